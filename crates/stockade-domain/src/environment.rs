@@ -1,0 +1,98 @@
+//! Environments: what a sandbox may reach and how much it may use.
+
+use serde::{Deserialize, Serialize};
+
+/// How far a sandbox may reach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkLevel {
+    /// Nothing but the model gateway.
+    None,
+    /// A curated list of package registries and source hosts.
+    #[default]
+    Trusted,
+    /// The environment's own list of domains; empty means nothing.
+    Custom,
+    /// Every public host; needs an acknowledgement.
+    Full,
+}
+
+/// A private or special address range that a sandbox may reach nevertheless.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressException {
+    /// The range in CIDR notation (RFC 4632, RFC 4291).
+    pub cidr: String,
+    /// Why; stands in the receipt.
+    pub reason: String,
+}
+
+/// Limits of one sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SandboxLimits {
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// CPU in thousandths of a core: 1000 is one core.
+    pub cpu_millis: u64,
+    /// Writable space in bytes over all of the sandbox's file systems.
+    pub disk_bytes: u64,
+}
+
+impl Default for SandboxLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 4 << 30,
+            pids: 1024,
+            cpu_millis: 2000,
+            disk_bytes: 2 << 30,
+        }
+    }
+}
+
+/// What a sandbox may reach and how much it may use (the field calls it SandboxEnvironment).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Its name.
+    pub name: String,
+    /// How far it reaches.
+    #[serde(default)]
+    pub network: NetworkLevel,
+    /// Host names, exact or with one leading `*.`; added to the list of the level.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// Must be true for [`NetworkLevel::Full`]: the operator accepts exfiltration.
+    #[serde(default)]
+    pub acknowledge_full_network: bool,
+    /// Private ranges that may be reached, each with its reason.
+    #[serde(default)]
+    pub address_exceptions: Vec<AddressException>,
+    /// What the root file system is made of.
+    #[serde(default = "host_image")]
+    pub image: String,
+    /// Limits of the sandbox.
+    #[serde(default)]
+    pub limits: SandboxLimits,
+}
+
+fn host_image() -> String {
+    "host".to_owned()
+}
+
+impl Environment {
+    /// The environment of that name and level with all defaults.
+    pub fn named(name: &str, network: NetworkLevel) -> Self {
+        Self {
+            name: name.to_owned(),
+            network,
+            domains: Vec::new(),
+            acknowledge_full_network: false,
+            address_exceptions: Vec::new(),
+            image: host_image(),
+            limits: SandboxLimits::default(),
+        }
+    }
+}

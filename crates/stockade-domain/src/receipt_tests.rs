@@ -1,0 +1,111 @@
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    AgentKind, AgentSpec, Budget, Environment, Event, EventType, Limits, LimitsPatch, Machine, NetworkLevel, NewEvent,
+    RunId, RunSpec, RunState, TaskId, TeamId, Timestamp, event::chain_head,
+};
+
+fn run() -> Run {
+    let agent = AgentSpec {
+        name: "builtin".into(),
+        description: String::new(),
+        kind: AgentKind::Builtin { tools: Vec::new() },
+        model: None,
+        instructions: None,
+        rules: Vec::new(),
+        limits: LimitsPatch::default(),
+    };
+    Run {
+        id: RunId::from_uuid(Uuid::from_u128(1)),
+        task: TaskId::from_uuid(Uuid::from_u128(2)),
+        team: TeamId::DEFAULT,
+        spec: RunSpec {
+            prompt: "fix it".into(),
+            repo: None,
+            agent,
+            environment: Environment::named("default", NetworkLevel::Trusted),
+            model: "m".into(),
+            backend: "native".into(),
+            limits: Limits::default(),
+            policy_version: Digest::ZERO,
+        },
+        machine: Machine {
+            state: RunState::Completed,
+            ..Machine::new(1)
+        },
+        budget: Budget::default(),
+        result: None,
+        failure: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        started_at: None,
+        ended_at: None,
+        last_seq: 2,
+        chain_head: Digest::of_bytes(b"head"),
+    }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+#[test]
+fn a_receipt_verifies_and_fails_on_any_changed_byte() {
+    let file = sign(&Statement::new(run(), Vec::new(), Vec::new(), Vec::new()), &key());
+    let trusted = key().verifying_key();
+    assert_eq!(verify(&file, &trusted).unwrap().predicate.run.spec.prompt, "fix it");
+    for at in 0..file.len() {
+        for flip in [0x01, 0x20, 0x80] {
+            let mut changed = file.clone();
+            changed[at] ^= flip;
+            assert!(
+                verify(&changed, &trusted).is_err(),
+                "byte {at} ^ {flip:#x} went unnoticed"
+            );
+        }
+    }
+    for changed in [
+        &file[..file.len() - 1],
+        &[&file[..], b"\n"].concat(),
+        &[b" ", &file[..]].concat(),
+    ] {
+        assert!(verify(changed, &trusted).is_err());
+    }
+}
+
+#[test]
+fn another_key_is_named() {
+    let file = sign(
+        &Statement::new(run(), Vec::new(), Vec::new(), Vec::new()),
+        &SigningKey::from_bytes(&[8; 32]),
+    );
+    assert!(matches!(
+        verify(&file, &key().verifying_key()),
+        Err(InvalidReceipt::WrongKey { .. })
+    ));
+}
+
+#[test]
+fn the_chain_notices_a_changed_missing_or_moved_event() {
+    let place = |seq: u64, text: &str| {
+        let new = NewEvent::new(EventType::MessageAgent, json!({ "text": text }));
+        Event::place(
+            new,
+            RunId::from_uuid(Uuid::from_u128(1)),
+            seq,
+            Timestamp::UNIX_EPOCH,
+            None,
+        )
+    };
+    let events = [place(1, "a"), place(2, "b"), place(3, "c")];
+    let head = chain_head(&events).unwrap();
+    assert_ne!(
+        chain_head(&[place(1, "a"), place(2, "B"), place(3, "c")]).unwrap(),
+        head
+    );
+    assert_ne!(chain_head(&events[..2]).unwrap(), head);
+    assert!(chain_head([&events[0], &events[2]]).is_err());
+    assert!(chain_head([&events[1], &events[0]]).is_err());
+    assert_eq!(chain_head(&events).unwrap(), head);
+}

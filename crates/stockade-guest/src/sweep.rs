@@ -1,0 +1,107 @@
+//! Finding and killing what must not live: everything that is not below a healthy keeper.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+};
+
+use crate::sys::{self, Pid};
+
+/// Kills every process of the sandbox that is neither the Guest, nor a keeper in `spare`,
+/// nor below a keeper in `healthy`. Returns how many it found, so that the
+/// caller repeats until a pass finds none (a process may fork while we look).
+pub(crate) fn sweep(healthy: &HashSet<Pid>, spare: &HashSet<Pid>) -> usize {
+    let parents = parents();
+    let mut found = 0;
+    for (&pid, process) in &parents {
+        if pid == 1 || process.zombie || spare.contains(&pid) || healthy.contains(&pid) {
+            continue;
+        }
+        if !is_below(pid, healthy, &parents) {
+            sys::kill(pid);
+            found += 1;
+        }
+    }
+    found
+}
+
+struct Process {
+    parent: Pid,
+    zombie: bool,
+}
+
+fn is_below(pid: Pid, roots: &HashSet<Pid>, parents: &HashMap<Pid, Process>) -> bool {
+    let mut at = pid;
+    // Bounded: the table is a snapshot taken while processes moved and may hold a cycle.
+    for _ in 0..parents.len() + 1 {
+        if roots.contains(&at) {
+            return true;
+        }
+        match parents.get(&at) {
+            Some(process) if process.parent > 1 => at = process.parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+fn parents() -> HashMap<Pid, Process> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return HashMap::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<Pid>().ok())
+        .filter_map(|pid| {
+            let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+            Some((pid, parse_stat(&stat)?))
+        })
+        .collect()
+}
+
+/// Reads state and parent out of `/proc/<pid>/stat` (proc(5)): the name in brackets may
+/// hold any bytes, so fields count from the last bracket.
+fn parse_stat(stat: &[u8]) -> Option<Process> {
+    let end = stat.iter().rposition(|&b| b == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    Some(Process {
+        parent,
+        zombie: matches!(state, "Z" | "X"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_process_name_does_not_shift_the_fields() {
+        let process = parse_stat(b"42 (a) S 1 (b) Z 7 1 1 0").expect("parses");
+        assert_eq!(process.parent, 7);
+        assert!(process.zombie);
+        assert!(parse_stat(b"42 nothing").is_none());
+    }
+
+    #[test]
+    fn only_descendants_of_a_root_are_below_it() {
+        let live = |parent| Process {
+            parent,
+            zombie: false,
+        };
+        let parents = HashMap::from([
+            (2, live(1)),
+            (3, live(2)),
+            (4, live(1)),
+            (5, live(4)),
+            (6, live(7)),
+            (7, live(6)),
+        ]);
+        let roots = HashSet::from([2]);
+        assert!(is_below(3, &roots, &parents));
+        assert!(!is_below(5, &roots, &parents));
+        assert!(!is_below(6, &roots, &parents), "a cycle ends");
+    }
+}

@@ -1,0 +1,3 @@
+//! Conformance suites: one per trait, passed by every implementation.
+
+pub mod store;

@@ -1,0 +1,69 @@
+//! The egress port: the Guard, as the runner sees it, and the way in for internal names.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use stockade_domain::{Run, RunId};
+
+use crate::{Boundary, Lease};
+
+/// Serves sandboxes' boundaries. Implemented by the Guard.
+#[async_trait]
+pub trait Egress: Send + Sync {
+    /// Starts to serve a boundary for a run, under the run's frozen environment.
+    ///
+    /// # Errors
+    ///
+    /// [`EgressError`] when the environment's rules do not compile; the boundary then stays
+    /// unserved, which means closed.
+    async fn guard(&self, run: &Run, lease: Lease, boundary: Boundary) -> Result<Box<dyn EgressSession>, EgressError>;
+}
+
+/// A boundary that is being served. Dropping it closes every connection.
+#[async_trait]
+pub trait EgressSession: Send + Sync {
+    /// Closes every connection and waits until each is settled.
+    async fn close(&self);
+}
+
+/// Why a boundary is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressError {
+    /// The environment is wrong.
+    #[error("environment '{environment}': {cause}")]
+    Environment {
+        /// Its name.
+        environment: String,
+        /// What is wrong and what to do.
+        cause: String,
+    },
+    /// The sockets could not be used.
+    #[error("the boundary cannot be served: {0}")]
+    Boundary(String),
+}
+
+/// Who is speaking, known from the socket it came through and from nothing the agent says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunIdentity {
+    /// The run.
+    pub run: RunId,
+    /// The worker's hold on it.
+    pub lease: Lease,
+}
+
+/// A body that streams.
+pub type InternalBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+/// A request to an internal name.
+pub type InternalRequest = http::Request<InternalBody>;
+/// Its answer.
+pub type InternalResponse = http::Response<InternalBody>;
+
+/// Answers requests to `llm.stockade.internal` and its siblings. Implemented by the gateway.
+#[async_trait]
+pub trait Internal: Send + Sync {
+    /// Host names it answers, lower case, without a trailing dot.
+    fn hosts(&self) -> &[&'static str];
+
+    /// Answers one request. `host` is one of [`Internal::hosts`].
+    async fn call(&self, identity: RunIdentity, host: &str, request: InternalRequest) -> InternalResponse;
+}

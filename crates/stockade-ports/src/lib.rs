@@ -1,0 +1,44 @@
+//! The contracts between the core and the world.
+//!
+//! Roles (gate, guard, runner, gateway) know these traits and never an adapter; adapters
+//! (store, bus, sandbox, engine, model) implement them and never know a role. The binary
+//! introduces them to each other.
+//!
+//! | Port | Asked by | Answered by |
+//! |---|---|---|
+//! | [`Store`] | gate, engine, gateway | SQLite |
+//! | [`Bus`] | gate, gateway | in-process |
+//! | [`Engine`] | gateway | embedded |
+//! | [`Activities`] | engine | runner |
+//! | [`Sandbox`] | runner | native Linux |
+//! | [`Egress`] | runner | guard |
+//! | [`Internal`] | guard | gateway |
+//! | [`ModelProvider`] | gate | upstream HTTP, scripted, replay |
+//! | [`Clock`] | everybody | the system, or a simulation |
+//!
+//! Every trait with more than one implementation has one conformance suite in
+//! [`conformance`], and every implementation passes it.
+
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod clock;
+pub mod conformance;
+pub mod egress;
+pub mod engine;
+pub mod model;
+pub mod sandbox;
+pub mod store;
+
+pub use bus::{Bus, Topic};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use egress::{
+    Egress, EgressError, EgressSession, Internal, InternalBody, InternalRequest, InternalResponse, RunIdentity,
+};
+pub use engine::{Activities, Engine, EngineError};
+pub use model::{ModelError, ModelProvider, ModelRequest, ModelResponse};
+pub use sandbox::{
+    Boundary, ExecRequest, Exit, Output, Process, Reaped, Sandbox, SandboxError, SandboxEvidence, SandboxFacts,
+    SandboxHandle, SandboxSpec,
+};
+pub use store::{Claim, CreateRun, CreateTask, Created, Lease, Message, Settle, Store, StoreError, TokenRecord};
