@@ -161,6 +161,44 @@ pub fn settle(
     (settled, budget, NewEvent::new(kind, data))
 }
 
+/// The answer to an agent that wants to begin a turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// Its number: 1, 2, 3 …; or the limit that is reached.
+    pub number: Result<u64, BudgetExhausted>,
+    /// The budget after it.
+    pub budget: Budget,
+    /// The event to append.
+    pub event: NewEvent,
+}
+
+/// Counts a turn against the budget.
+pub fn begin_turn(mut budget: Budget) -> Turn {
+    let one = Amounts {
+        turns: 1,
+        ..Amounts::ZERO
+    };
+    match budget.reserve(one) {
+        Ok(()) => {
+            budget.settle(one, one);
+            let number = budget.used.turns;
+            Turn {
+                number: Ok(number),
+                budget,
+                event: NewEvent::new(EventType::TurnStarted, json!({ "turn": number })),
+            }
+        }
+        Err(exhausted) => {
+            let event = NewEvent::new(EventType::BudgetExhausted, json!(exhausted));
+            Turn {
+                number: Err(exhausted),
+                budget,
+                event,
+            }
+        }
+    }
+}
+
 struct Draft<'a> {
     request: &'a AdmitRequest,
     facts: &'a AdmitFacts,

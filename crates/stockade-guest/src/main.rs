@@ -1,1 +1,23 @@
-fn main() {}
+//! The Guest: pid 1 of every sandbox. It starts commands, moves their bytes, reads and
+//! writes files for the host, reaps what dies and kills what must. It holds no secret,
+//! decides nothing, and the sandbox ends with it.
+
+mod conn;
+mod exec;
+mod files;
+mod guest;
+mod keeper;
+mod sweep;
+mod sys;
+
+fn main() {
+    // Anywhere but as pid 1 of its own pid namespace its sweeps would be a massacre.
+    if std::process::id() != 1 {
+        std::process::exit(64);
+    }
+    let code = match guest::Guest::new().and_then(guest::Guest::run) {
+        Ok(()) => 0,
+        Err(_) => 1,
+    };
+    std::process::exit(code);
+}

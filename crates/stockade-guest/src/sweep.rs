@@ -17,9 +17,14 @@ pub(crate) fn sweep(healthy: &HashSet<Pid>, spare: &HashSet<Pid>) -> usize {
         if pid == 1 || process.zombie || spare.contains(&pid) || healthy.contains(&pid) {
             continue;
         }
-        if !is_below(pid, healthy, &parents) {
-            sys::kill(pid);
-            found += 1;
+        match place(pid, healthy, &parents) {
+            Place::Below => {}
+            // Its parent ended while we looked: judge it on the next pass.
+            Place::Unclear => found += 1,
+            Place::Elsewhere => {
+                sys::kill(pid);
+                found += 1;
+            }
         }
     }
     found
@@ -30,19 +35,27 @@ struct Process {
     zombie: bool,
 }
 
-fn is_below(pid: Pid, roots: &HashSet<Pid>, parents: &HashMap<Pid, Process>) -> bool {
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Below,
+    Elsewhere,
+    Unclear,
+}
+
+fn place(pid: Pid, roots: &HashSet<Pid>, parents: &HashMap<Pid, Process>) -> Place {
     let mut at = pid;
     // Bounded: the table is a snapshot taken while processes moved and may hold a cycle.
-    for _ in 0..parents.len() + 1 {
+    for _ in 0..=parents.len() {
         if roots.contains(&at) {
-            return true;
+            return Place::Below;
         }
         match parents.get(&at) {
             Some(process) if process.parent > 1 => at = process.parent,
-            _ => return false,
+            Some(_) => return Place::Elsewhere,
+            None => return Place::Unclear,
         }
     }
-    false
+    Place::Unclear
 }
 
 fn parents() -> HashMap<Pid, Process> {
@@ -98,10 +111,12 @@ mod tests {
             (5, live(4)),
             (6, live(7)),
             (7, live(6)),
+            (8, live(99)),
         ]);
         let roots = HashSet::from([2]);
-        assert!(is_below(3, &roots, &parents));
-        assert!(!is_below(5, &roots, &parents));
-        assert!(!is_below(6, &roots, &parents), "a cycle ends");
+        assert_eq!(place(3, &roots, &parents), Place::Below);
+        assert_eq!(place(5, &roots, &parents), Place::Elsewhere);
+        assert_eq!(place(6, &roots, &parents), Place::Unclear, "a cycle ends");
+        assert_eq!(place(8, &roots, &parents), Place::Unclear, "parent is gone");
     }
 }

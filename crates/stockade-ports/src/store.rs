@@ -7,7 +7,7 @@ use serde_json::Value;
 use stockade_domain::{
     ActionId, ActionRecord, Amounts, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Outcome,
     RepoSpec, Run, RunId, RunInput, RunSpec, RunState, Task, TaskId, TeamId, Timestamp, TokenId,
-    admission::{AdmitDecision, AdmitRequest},
+    admission::{AdmitDecision, AdmitRequest, Turn},
     approval::DecisionError,
     machine::{IllegalInput, Step},
 };
@@ -218,6 +218,10 @@ pub trait Store: Send + Sync {
 
     /// Events of a run after a place, oldest first.
     async fn events(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<Event>, StoreError>;
+
+    /// Begins a turn with [`stockade_domain::admission::begin_turn`]: counts it against the
+    /// budget and appends `turn.started`, or appends `budget.exhausted` and says so.
+    async fn begin_turn(&self, run: RunId, lease: Lease, now: Timestamp) -> Result<Turn, StoreError>;
 
     /// Decides about an action with [`stockade_domain::admission::decide`] and writes the
     /// decision: event, budget, approval, action and step in one transaction.

@@ -1,0 +1,302 @@
+//! The loop: one thread, one poll.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use stockade_guest_proto::{
+    FailureKind, Frame, FrameKind, FromGuest, PROTOCOL_VERSION, ToGuest,
+};
+
+use crate::{
+    conn::Conn,
+    exec::{Exec, Part},
+    files::{ReadJob, WriteJob},
+    sweep::sweep,
+    sys::{self, ProcessLimit},
+};
+
+/// Pause between two sweeps while something is dying.
+const SWEEP_EVERY: Duration = Duration::from_millis(4);
+
+/// Everything pid 1 knows.
+pub(crate) struct Guest {
+    conn: Conn,
+    children: OwnedFd,
+    limit: ProcessLimit,
+    execs: BTreeMap<u32, Exec>,
+    reads: BTreeMap<u32, ReadJob>,
+    writes: BTreeMap<u32, WriteJob>,
+    /// Processes were orphaned whose keeper is dead; they are to be found and killed.
+    orphans: bool,
+}
+
+/// What one slot of the poll table stands for.
+enum Waiting {
+    HostInput,
+    HostOutput,
+    Children,
+    Exec(u32, Part),
+}
+
+impl Guest {
+    pub(crate) fn new() -> io::Result<Self> {
+        sys::set_non_dumpable()?;
+        Ok(Self {
+            children: sys::child_signal_fd()?,
+            limit: sys::split_process_limit()?,
+            conn: Conn::new()?,
+            execs: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            orphans: false,
+        })
+    }
+
+    /// Serves until the host says so or is gone.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        self.conn.send(&FromGuest::Hello {
+            version: PROTOCOL_VERSION,
+        });
+        loop {
+            self.conn.flush()?;
+            let (mut fds, waiting) = self.poll_table();
+            sys::poll(&mut fds, self.wait_ms())?;
+            for (fd, waiting) in fds.iter().zip(waiting) {
+                if fd.revents != 0 && !self.ready(&waiting, fd.revents)? {
+                    return Ok(());
+                }
+            }
+            self.send_files();
+            self.time_out();
+            for exec in self.execs.values_mut() {
+                exec.conclude(&mut self.conn);
+            }
+            self.kill_what_must_die();
+            self.execs.retain(|_, exec| !exec.is_over());
+        }
+    }
+
+    fn poll_table(&self) -> (Vec<libc::pollfd>, Vec<Waiting>) {
+        let mut fds = Vec::new();
+        let mut waiting = Vec::new();
+        let mut add = |fd, events, what| {
+            fds.push(libc::pollfd {
+                fd,
+                events,
+                revents: 0,
+            });
+            waiting.push(what);
+        };
+        add(0, libc::POLLIN, Waiting::HostInput);
+        if self.conn.has_output() {
+            add(1, libc::POLLOUT, Waiting::HostOutput);
+        }
+        add(self.children.as_raw_fd(), libc::POLLIN, Waiting::Children);
+        let room = self.conn.has_room();
+        for (id, exec) in &self.execs {
+            for (part, fd, events) in exec.interests(room) {
+                add(fd, events, Waiting::Exec(*id, part));
+            }
+        }
+        (fds, waiting)
+    }
+
+    fn wait_ms(&self) -> i32 {
+        if !self.reads.is_empty() && self.conn.has_room() {
+            return 0;
+        }
+        let now = Instant::now();
+        let dying = self.orphans || self.execs.values().any(Exec::is_dying);
+        let sweep = dying.then_some(SWEEP_EVERY);
+        let deadline = self.execs.values().filter_map(Exec::deadline).min();
+        let deadline = deadline.map(|at| at.saturating_duration_since(now));
+        match sweep.into_iter().chain(deadline).min() {
+            // Rounded up, or the last millisecond would spin.
+            Some(wait) => i32::try_from(wait.as_millis()).unwrap_or(i32::MAX - 1) + 1,
+            None => -1,
+        }
+    }
+
+    /// Handles one ready descriptor; `false` ends the Guest.
+    fn ready(&mut self, waiting: &Waiting, revents: i16) -> io::Result<bool> {
+        match waiting {
+            Waiting::HostOutput => self.conn.flush()?,
+            Waiting::Children => self.reap(),
+            Waiting::Exec(id, part) => {
+                if let Some(exec) = self.execs.get_mut(id) {
+                    if *part == Part::Stdin && revents & libc::POLLERR != 0 {
+                        exec.input_refused(&mut self.conn);
+                    } else {
+                        exec.ready(*part, &mut self.conn);
+                    }
+                }
+            }
+            Waiting::HostInput => {
+                if !self.conn.receive()? {
+                    return Ok(false);
+                }
+                while let Some(frame) = self.conn.next_frame()? {
+                    if !self.frame(&frame)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn frame(&mut self, frame: &Frame) -> io::Result<bool> {
+        match frame.kind {
+            FrameKind::Control => {
+                let message = serde_json::from_slice(&frame.payload)?;
+                return Ok(self.message(message));
+            }
+            FrameKind::Stdin => {
+                if let Some(exec) = self.execs.get_mut(&frame.stream) {
+                    exec.input(&frame.payload, &mut self.conn);
+                }
+            }
+            FrameKind::File => {
+                // A write that failed is gone from the table and its late bytes are dropped.
+                if let Some(job) = self.writes.get_mut(&frame.stream) {
+                    let result = job.write(&frame.payload);
+                    self.written(frame.stream, result);
+                }
+            }
+            FrameKind::Stdout | FrameKind::Stderr => {}
+        }
+        Ok(true)
+    }
+
+    fn message(&mut self, message: ToGuest) -> bool {
+        match message {
+            ToGuest::Hello { version } if version != PROTOCOL_VERSION => return false,
+            ToGuest::Shutdown => return false,
+            ToGuest::Hello { .. } | ToGuest::Unknown => {}
+            ToGuest::Ping { id } => self.conn.send(&FromGuest::Pong { id }),
+            ToGuest::Exec(request) => self.start(request),
+            ToGuest::StdinEof { id } => {
+                if let Some(exec) = self.execs.get_mut(&id) {
+                    exec.input_eof();
+                }
+            }
+            ToGuest::Credit { id, bytes } => {
+                if let Some(exec) = self.execs.get_mut(&id) {
+                    exec.add_credit(bytes);
+                }
+            }
+            ToGuest::Kill { id } => {
+                if let Some(exec) = self.execs.get_mut(&id) {
+                    exec.kill();
+                }
+            }
+            ToGuest::ReadFile { id, path, limit } => match ReadJob::start(&path, limit) {
+                Ok(job) => drop(self.reads.insert(id, job)),
+                Err((kind, message)) => self.conn.fail(id, kind, message),
+            },
+            ToGuest::WriteFile {
+                id,
+                path,
+                mode,
+                size,
+            } => {
+                let result = WriteJob::start(id, &path, mode, size);
+                let result = result.map(|job| drop(self.writes.insert(id, job)));
+                self.written(id, result);
+            }
+        }
+        true
+    }
+
+    fn start(&mut self, request: stockade_guest_proto::ExecStart) {
+        let id = request.id;
+        if self.execs.contains_key(&id) {
+            let why = format!("request {id} is in use");
+            return self.conn.fail(id, FailureKind::Invalid, why);
+        }
+        match Exec::start(request, self.limit) {
+            Ok(exec) => drop(self.execs.insert(id, exec)),
+            Err((kind, message)) => self.conn.fail(id, kind, message),
+        }
+    }
+
+    /// After a step of a write: finishes it when whole, drops it when failed.
+    fn written(&mut self, id: u32, result: Result<(), (FailureKind, String)>) {
+        let result = match result {
+            Ok(()) if !self.writes.get(&id).is_some_and(WriteJob::is_whole) => return,
+            Ok(()) => self.writes.remove(&id).map_or(Ok(()), WriteJob::finish),
+            Err(e) => {
+                self.writes.remove(&id);
+                Err(e)
+            }
+        };
+        match result {
+            Ok(()) => self.conn.send(&FromGuest::Done { id }),
+            Err((kind, message)) => self.conn.fail(id, kind, message),
+        }
+    }
+
+    fn send_files(&mut self) {
+        let conn = &mut self.conn;
+        self.reads.retain(|id, job| {
+            if !conn.has_room() {
+                return true;
+            }
+            match job.step(*id, conn) {
+                Ok(whole) => !whole,
+                Err((kind, message)) => {
+                    conn.fail(*id, kind, message);
+                    false
+                }
+            }
+        });
+    }
+
+    fn time_out(&mut self) {
+        let now = Instant::now();
+        for exec in self.execs.values_mut() {
+            if exec.deadline().is_some_and(|at| at <= now) {
+                exec.time_out();
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let mut drain = [0; 128 * 8];
+        while sys::read(self.children.as_raw_fd(), &mut drain).is_ok_and(|n| n > 0) {}
+        while let Ok(Some(ended)) = sys::reap(false) {
+            let exec = self.execs.values_mut().find(|e| e.keeper() == ended.pid);
+            let clean = sys::signal_or_code(ended.status) == Ok(0);
+            if let Some(exec) = exec {
+                // Reports written before the end are still in the pipe.
+                for _ in 0..3 {
+                    exec.ready(Part::Report, &mut self.conn);
+                }
+                exec.keeper_ended();
+                self.orphans |= !clean;
+            } else {
+                // Only the children of a dead keeper become ours.
+                self.orphans = true;
+            }
+        }
+    }
+
+    fn kill_what_must_die(&mut self) {
+        let dying = self.execs.values().any(Exec::is_dying);
+        if !dying && !self.orphans {
+            return;
+        }
+        let now = Instant::now();
+        let keepers = |wanted: &dyn Fn(&Exec) -> bool| -> HashSet<_> {
+            let of = self.execs.values().filter(|e| wanted(e));
+            of.map(Exec::keeper).collect()
+        };
+        let healthy = keepers(&Exec::is_healthy);
+        let spare = keepers(&|e| e.spares_keeper(now));
+        self.orphans = sweep(&healthy, &spare) > 0;
+    }
+}
