@@ -1,1 +1,61 @@
-fn main() {}
+//! Developer commands of Stockade. `cargo xtask --help` lists them; `README.md` beside this crate explains them.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a command line program prints and reads its environment"
+)]
+
+mod agents;
+mod bench;
+mod layers;
+mod process;
+mod setup;
+mod tally;
+mod test;
+mod tidy;
+mod tools;
+mod unavailable;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of Stockade")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check that the crates import each other downwards only, and that ARCHITECTURE.md tells the truth
+    Layers(layers::Args),
+    /// Check the small rules: file sizes, forbidden markers, paths of one machine
+    Tidy,
+    /// Install what the tests need
+    Setup(setup::Args),
+    /// Install what the tests need, then run every check and every test
+    Test(test::Args),
+    /// Measure, and compare in the same run
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Layers(args) => layers::run(&args),
+        Command::Tidy => tidy::run(),
+        Command::Setup(args) => setup::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(unavailable::exit_code(&error))
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The installation's secrets on disk: the receipt key and the operator's token.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use ed25519_dalek::{
+    SigningKey, VerifyingKey,
+    pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, spki::der::pem::LineEnding},
+};
+
+use crate::exit::{Complaint, Exit};
+
+fn private_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("keys/receipt.pem")
+}
+
+/// Where the public half of the receipt key lies.
+pub(crate) fn public_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("keys/receipt.pub.pem")
+}
+
+/// The key that signs receipts (Ed25519, RFC 8032, as PKCS #8 PEM), made at first use.
+pub(crate) fn signing_key(state_dir: &Path) -> Result<SigningKey, Complaint> {
+    let path = private_path(state_dir);
+    let broken = |what: String| {
+        Complaint::new(Exit::Unsafe, format!("the receipt key {} {what}", path.display()))
+            .hint("restore it from a backup; without it new receipts would not match old ones")
+    };
+    match fs::metadata(&path) {
+        Ok(meta) if meta.permissions().mode() & 0o077 != 0 => Err(broken("can be read by others".to_owned())),
+        Ok(_) => {
+            let pem = fs::read_to_string(&path).map_err(|e| broken(format!("cannot be read: {e}")))?;
+            SigningKey::from_pkcs8_pem(&pem).map_err(|e| broken(format!("is not a key: {e}")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make_key(state_dir, &path),
+        Err(error) => Err(broken(format!("cannot be read: {error}"))),
+    }
+}
+
+fn make_key(state_dir: &Path, path: &Path) -> Result<SigningKey, Complaint> {
+    let failed = |e: &dyn std::fmt::Display| Complaint::usage(format!("cannot make the receipt key {}: {e}", path.display()));
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| failed(&e))?;
+    let key = SigningKey::from_bytes(&seed);
+    let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|e| failed(&e))?;
+    let public = key.verifying_key().to_public_key_pem(LineEnding::LF).map_err(|e| failed(&e))?;
+    fs::create_dir_all(state_dir.join("keys")).map_err(|e| failed(&e))?;
+    // The public half first: a private key without it would be found, trusted and unverifiable.
+    fs::write(public_path(state_dir), public).map_err(|e| failed(&e))?;
+    write_private(path, pem.as_bytes()).map_err(|e| failed(&e))?;
+    Ok(key)
+}
+
+/// Reads a public key.
+pub(crate) fn verifying_key(path: &Path) -> Result<VerifyingKey, Complaint> {
+    let pem = fs::read_to_string(path).map_err(|e| {
+        Complaint::usage(format!("cannot read the public key {}: {e}", path.display()))
+            .hint("pass the key of the installation that made the receipt with --key FILE")
+    })?;
+    VerifyingKey::from_public_key_pem(&pem)
+        .map_err(|e| Complaint::usage(format!("{} is not an Ed25519 public key in PEM: {e}", path.display())))
+}
+
+/// Writes a file that only its owner reads, whole or not at all.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension(format!("{}.tmp", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_and_kept_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = signing_key(dir.path()).unwrap();
+        assert_eq!(signing_key(dir.path()).unwrap().to_bytes(), first.to_bytes());
+        assert_eq!(verifying_key(&public_path(dir.path())).unwrap(), first.verifying_key());
+        let path = private_path(dir.path());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(signing_key(dir.path()).unwrap_err().exit, Exit::Unsafe);
+    }
+}
