@@ -16,6 +16,9 @@
 //! | [`ModelProvider`] | gate | upstream HTTP, scripted, replay |
 //! | [`Clock`] | everybody | the system, or a simulation |
 //!
+//! [`ledger`] works out what a store writes, so that all stores write alike; [`sim`] holds
+//! simulated implementations for tests.
+//!
 //! Every trait with more than one implementation has one conformance suite in
 //! [`conformance`], and every implementation passes it.
 
@@ -26,8 +29,10 @@ pub mod clock;
 pub mod conformance;
 pub mod egress;
 pub mod engine;
+pub mod ledger;
 pub mod model;
 pub mod sandbox;
+pub mod sim;
 pub mod store;
 
 pub use bus::{Bus, Topic};
@@ -36,7 +41,7 @@ pub use egress::{
     Egress, EgressError, EgressSession, Internal, InternalBody, InternalRequest, InternalResponse, RunIdentity,
 };
 pub use engine::{Activities, Engine, EngineError};
-pub use model::{ModelError, ModelProvider, ModelRequest, ModelResponse};
+pub use model::{ModelError, ModelProvider, ModelRequest, ModelResponse, wire_error};
 pub use sandbox::{
     Boundary, ExecRequest, Exit, Output, Process, Reaped, Sandbox, SandboxError, SandboxEvidence, SandboxFacts,
     SandboxHandle, SandboxSpec,

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::{HeaderMap, StatusCode};
+use serde_json::json;
 use stockade_domain::{FailureClass, Wire};
 
 /// Calls language models.
@@ -56,4 +57,17 @@ pub struct ModelError {
     pub message: String,
     /// Whether trying again may help.
     pub class: FailureClass,
+}
+
+/// An error body in the format of a wire, so that the client's own library understands it.
+///
+/// `kind` is the machine-readable type, for example `invalid_request_error`.
+pub fn wire_error(wire: Wire, kind: &str, message: &str) -> Bytes {
+    let body = match wire {
+        Wire::AnthropicMessages => json!({ "type": "error", "error": { "type": kind, "message": message } }),
+        Wire::OpenaiChat | Wire::OpenaiResponses => {
+            json!({ "error": { "message": message, "type": kind, "param": null, "code": kind } })
+        }
+    };
+    Bytes::from(body.to_string())
 }

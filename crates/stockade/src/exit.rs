@@ -2,6 +2,8 @@
 
 use std::{fmt, process::ExitCode};
 
+use stockade_api::ClientError;
+
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -65,9 +67,22 @@ impl std::error::Error for Complaint {}
 pub(crate) type Outcome = anyhow::Result<Exit>;
 
 /// The row of the table for an error, and its hint.
-pub(crate) fn classify(error: &anyhow::Error) -> (Exit, Option<&str>) {
-    match error.downcast_ref::<Complaint>() {
-        Some(complaint) => (complaint.exit, complaint.hint.as_deref()),
+pub(crate) fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
+    if let Some(complaint) = error.downcast_ref::<Complaint>() {
+        return (complaint.exit, complaint.hint.clone());
+    }
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Unreachable { .. } | ClientError::Protocol(_)) => (Exit::Unavailable, None),
+        Some(ClientError::Config(_)) => (Exit::Usage, None),
+        Some(ClientError::Problem(problem)) => (exit_of_status(problem.status), problem.hint.clone()),
         None => (Exit::RunFailed, None),
+    }
+}
+
+fn exit_of_status(status: u16) -> Exit {
+    match status {
+        403 => Exit::Refused,
+        500.. => Exit::Unavailable,
+        _ => Exit::Usage,
     }
 }

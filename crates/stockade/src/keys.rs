@@ -74,6 +74,26 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&draft, path)
 }
 
+/// The first digits of a key's id, enough for people to compare.
+pub(crate) fn short(key_id: &str) -> &str {
+    key_id.get(..23).unwrap_or(key_id)
+}
+
+/// The operator's token as the CLI finds it, if one was made.
+pub(crate) fn operator_token(state_dir: &Path) -> Result<Option<String>, Complaint> {
+    let path = state_dir.join("token");
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Complaint::usage(format!("cannot read the token {}: {error}", path.display()))),
+    }
+}
+
+/// Keeps the operator's token for the CLI.
+pub(crate) fn keep_operator_token(state_dir: &Path, secret: &str) -> io::Result<()> {
+    write_private(&state_dir.join("token"), secret.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

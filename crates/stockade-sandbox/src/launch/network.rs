@@ -105,10 +105,9 @@ fn listener(family: AddressFamily, address: &dyn SockaddrLike) -> io::Result<Own
     // Transparent: it also takes connections to loopback ports nobody listens on.
     if family == AddressFamily::Inet6 {
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
-        setsockopt(&fd, sockopt::Ipv6Transparent, &true)?;
-    } else {
-        setsockopt(&fd, sockopt::IpTransparent, &true)?;
     }
+    // One flag of the socket for both families.
+    setsockopt(&fd, sockopt::IpTransparent, &true)?;
     bind(fd.as_raw_fd(), address)?;
     listen(&fd, Backlog::new(128)?)?;
     Ok(fd)

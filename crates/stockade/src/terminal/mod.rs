@@ -40,7 +40,7 @@ pub(crate) fn complain(error: &anyhow::Error) -> ExitCode {
     let (exit, hint) = exit::classify(error);
     say(&format!("{} {}", style::bad("error:"), style::clean(&format!("{error:#}"))));
     if let Some(hint) = hint {
-        say(&format!("{} {}", style::dim(" hint:"), style::clean(hint)));
+        say(&format!("{} {}", style::dim(" hint:"), style::clean(&hint)));
     }
     exit.into()
 }

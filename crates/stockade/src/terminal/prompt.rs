@@ -36,19 +36,23 @@ impl Keyboard {
         Self { lines, _stop: stop }
     }
 
-    /// Asks and waits for a line; `None` at the end of input.
-    pub(crate) async fn ask(&mut self, question: &str) -> Option<String> {
+    /// Shows a question. What was typed before it is not its answer.
+    pub(crate) fn prompt(&mut self, question: &str) {
         while self.lines.try_recv().is_ok() {}
         let mut stderr = io::stderr().lock();
         let _ = write!(stderr, "{question}");
         let _ = stderr.flush();
-        drop(stderr);
+    }
+
+    /// The next line; `None` at the end of input. Safe to cancel.
+    pub(crate) async fn line(&mut self) -> Option<String> {
         self.lines.recv().await.map(|line| line.trim().to_owned())
     }
 }
 
 /// Asks a yes-or-no question once; anything but a yes is a no.
 pub(crate) async fn confirm(question: &str) -> bool {
-    let answer = Keyboard::open().ask(&format!("{question} [y/N] ")).await;
-    answer.is_some_and(|line| matches!(line.to_lowercase().as_str(), "y" | "yes"))
+    let mut keyboard = Keyboard::open();
+    keyboard.prompt(&format!("{question} [y/N] "));
+    keyboard.line().await.is_some_and(|line| matches!(line.to_lowercase().as_str(), "y" | "yes"))
 }

@@ -1,0 +1,9 @@
+//! Simulated implementations for tests: honest about the contract, quick, and able to fail
+//! on command.
+
+mod bus;
+mod memory;
+mod tables;
+
+pub use bus::RecordingBus;
+pub use memory::MemoryStore;

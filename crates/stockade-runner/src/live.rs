@@ -1,0 +1,126 @@
+//! A run that this runner has in hand.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use stockade_domain::{Failure, RunId};
+use stockade_gate::{Gate, Scope};
+use stockade_ports::{EgressSession, SandboxHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{RunnerConfig, mishap, repo::Brought};
+
+/// A run that this runner has in hand.
+pub(crate) struct Live {
+    /// Its working files.
+    pub(crate) dir: PathBuf,
+    /// Cancelled when the run is asked to stop.
+    pub(crate) stop: CancellationToken,
+    place: OnceLock<Place>,
+    egress: Mutex<Option<Box<dyn EgressSession>>>,
+    summary: Mutex<String>,
+}
+
+/// What provisioning made.
+pub(crate) struct Place {
+    /// Under whose identity the run asks the gate.
+    pub(crate) scope: Scope,
+    /// The sandbox.
+    pub(crate) sandbox: Arc<dyn SandboxHandle>,
+    /// The repository.
+    pub(crate) repo: Brought,
+}
+
+impl Live {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            stop: CancellationToken::new(),
+            place: OnceLock::new(),
+            egress: Mutex::new(None),
+            summary: Mutex::new(String::new()),
+        }
+    }
+
+    /// Keeps what provisioning made.
+    pub(crate) fn settle_in(&self, place: Place) {
+        // A second place for one life cannot be: provisioning starts a new one.
+        let _ = self.place.set(place);
+    }
+
+    /// Keeps the session that serves the boundary.
+    pub(crate) fn guard(&self, session: Box<dyn EgressSession>) {
+        *lock(&self.egress) = Some(session);
+    }
+
+    /// Takes the session, to close it.
+    pub(crate) fn unguard(&self) -> Option<Box<dyn EgressSession>> {
+        lock(&self.egress).take()
+    }
+
+    /// What provisioning made, if it did.
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.place.get()
+    }
+
+    /// What provisioning made.
+    pub(crate) fn settled(&self) -> Result<&Place, Failure> {
+        self.place
+            .get()
+            .ok_or_else(|| Failure::unknown("not_provisioned", "the run has no sandbox in this process"))
+    }
+
+    /// Keeps the agent's last words for the result.
+    pub(crate) fn conclude(&self, words: &str) {
+        words.clone_into(&mut lock(&self.summary));
+    }
+
+    /// The agent's last words.
+    pub(crate) fn summary(&self) -> String {
+        lock(&self.summary).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Everything a driver of an agent works with.
+pub(crate) struct Stage<'a> {
+    pub(crate) gate: &'a Gate,
+    pub(crate) config: &'a RunnerConfig,
+    pub(crate) run: &'a stockade_domain::Run,
+    pub(crate) live: &'a Live,
+    pub(crate) place: &'a Place,
+    pub(crate) pulse: crate::pulse::Pulse,
+}
+
+/// Where a run's working files are.
+pub(crate) fn dir_of(state_dir: &Path, run: RunId) -> PathBuf {
+    state_dir.join("runs").join(run.to_string())
+}
+
+/// Makes a run's directory anew, readable by nobody else.
+pub(crate) async fn fresh_dir(dir: &Path) -> Result<(), Failure> {
+    remove_dir(dir).await?;
+    let made = async {
+        if let Some(parent) = dir.parent() {
+            tokio::fs::create_dir_all(parent).await?;
+        }
+        tokio::fs::DirBuilder::new().mode(0o700).create(dir).await
+    };
+    made.await
+        .map_err(|e| mishap::io(&format!("making the run's directory {}", dir.display()), &e))
+}
+
+/// Removes a run's directory with everything in it.
+pub(crate) async fn remove_dir(dir: &Path) -> Result<(), Failure> {
+    match tokio::fs::remove_dir_all(dir).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(mishap::io(&format!("removing {}", dir.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}

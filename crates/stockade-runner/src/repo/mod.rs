@@ -1,0 +1,29 @@
+//! The repository of a run: found, checked, and copied so that the copy shares nothing
+//! with the original and knows nothing of where it came from.
+
+mod bring;
+mod source;
+
+use stockade_domain::{Failure, RepoSpec};
+
+pub(crate) use bring::{Brought, bring};
+
+use crate::RunnerConfig;
+
+/// Says early what is wrong with a repository somebody names.
+///
+/// A path is looked at: it exists, is the top of a git repository, has a commit, and knows
+/// the reference. Of a URL only the form is checked; whether it answers shows when the run
+/// is provisioned.
+///
+/// # Errors
+///
+/// [`Failure`] with a hint; its code is one of `repo_not_found`, `repo_invalid`,
+/// `repo_empty`, `repo_reference`, `repo_unsupported`, `git_missing`.
+pub async fn check_repo(config: &RunnerConfig, spec: &RepoSpec) -> Result<(), Failure> {
+    let source = source::Source::find(config, &spec.source).await?;
+    source.check(config, spec.reference.as_deref()).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Times a native sandbox from the request to the first byte of a program inside, beside
+//! `bwrap --unshare-all` doing as much as it can of the same.
+//!
+//! `cargo run --release -p stockade-sandbox --example cold_start -- LAUNCHER [RUNS]`
+#![allow(clippy::print_stdout)]
+
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use stockade_domain::{RunId, SandboxLimits};
+use stockade_ports::sandbox::{ExecRequest, Output, Sandbox, SandboxSpec};
+use stockade_sandbox::{NativeConfig, NativeSandbox};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let mut args = std::env::args_os().skip(1);
+    let launcher = args.next().ok_or("name the launcher binary")?;
+    let runs = args.next().map_or(Ok(30), |n| n.to_string_lossy().parse())?;
+    let state = tempfile::tempdir()?;
+    let sandbox = NativeSandbox::new(NativeConfig {
+        launcher: vec![launcher],
+        state_dir: state.path().to_owned(),
+        copy_workspace: false,
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let facts = runtime.block_on(sandbox.check())?;
+    println!("mode {}, limits {:?}, notes {:?}", facts.mode, facts.enforced_limits, facts.notes);
+    let mut ours = Vec::new();
+    let mut ready = Vec::new();
+    let mut ends = Vec::new();
+    let mut theirs = Vec::new();
+    for _ in 0..runs {
+        let [start, whole, end] = runtime.block_on(one(&sandbox))?;
+        ready.push(start);
+        ours.push(whole);
+        ends.push(end);
+        let begun = Instant::now();
+        let mut bwrap = Command::new("bwrap");
+        bwrap.args(["--unshare-all", "--ro-bind", "/", "/", "/bin/true"]);
+        if bwrap.stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {
+            theirs.push(begun.elapsed());
+        }
+    }
+    report("create (Guest answers)", &mut ready);
+    report("create + /bin/true ended", &mut ours);
+    report("destroy", &mut ends);
+    report("bwrap --unshare-all /bin/true", &mut theirs);
+    Ok(())
+}
+
+async fn one(sandbox: &NativeSandbox) -> Result<[Duration; 3], Failure> {
+    let begun = Instant::now();
+    let handle = sandbox
+        .create(SandboxSpec {
+            run: RunId::from_uuid(uuid::Uuid::from_u128(1)),
+            image: "host".to_owned(),
+            limits: SandboxLimits::default(),
+            workspace: None,
+            base_git: None,
+            agents_dir: None,
+        })
+        .await?;
+    let ready = begun.elapsed();
+    let request = ExecRequest {
+        argv: vec!["/bin/true".to_owned()],
+        ..ExecRequest::default()
+    };
+    let mut process = handle.exec(request).await?;
+    while let Some(output) = process.output.recv().await {
+        if let Output::Exited(exit) = output
+            && exit != stockade_ports::sandbox::Exit::Code(0)
+        {
+            return Err(format!("/bin/true: {exit:?}").into());
+        }
+    }
+    let whole = begun.elapsed();
+    let begun = Instant::now();
+    handle.destroy().await?;
+    Ok([ready, whole, begun.elapsed()])
+}
+
+fn report(name: &str, times: &mut [Duration]) {
+    times.sort_unstable();
+    let at = |part: f64| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let index = ((times.len() as f64 - 1.0) * part) as usize;
+        times.get(index).map_or(0.0, |t| t.as_secs_f64() * 1e3)
+    };
+    println!(
+        "{name:32} n={} min {:.2} ms, median {:.2} ms, p90 {:.2} ms, max {:.2} ms",
+        times.len(),
+        at(0.0),
+        at(0.5),
+        at(0.9),
+        at(1.0)
+    );
+}

@@ -1,0 +1,124 @@
+//! `stockade doctor`: what this host has, what is missing and how to get it.
+
+use std::{process::Stdio, time::Duration};
+
+use serde::Serialize;
+use stockade_domain::AgentKind;
+use stockade_ports::Sandbox as _;
+
+use super::catalog;
+use crate::{
+    exit::{Exit, Outcome},
+    settings::Settings,
+    terminal::{self, out, style},
+    wiring,
+};
+
+/// One thing looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    state: State,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ok,
+    /// Something does not work without it.
+    Missing,
+    /// Only a part that not everybody needs does not work without it.
+    Optional,
+}
+
+impl Finding {
+    fn ok(what: &str, detail: impl Into<String>) -> Self {
+        Self { what: what.to_owned(), state: State::Ok, detail: detail.into(), fix: None }
+    }
+
+    fn lacking(what: &str, state: State, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.to_owned(), state, detail: detail.into(), fix: Some(fix.into()) }
+    }
+}
+
+pub(crate) async fn execute(settings: &Settings, json: bool) -> Outcome {
+    let mut findings = vec![git().await, sandbox(settings).await];
+    findings.push(model(settings));
+    findings.extend(agents(settings)?);
+    let broken = findings.iter().any(|finding| finding.state == State::Missing);
+    if json {
+        terminal::json(&findings)?;
+    } else {
+        findings.iter().for_each(show);
+        out("");
+        out(if broken { "Something that every run needs is missing." } else { "Runs can start here." });
+    }
+    Ok(if broken { Exit::Unavailable } else { Exit::Done })
+}
+
+fn show(finding: &Finding) {
+    let sign = match finding.state {
+        State::Ok => style::good("✓"),
+        State::Missing => style::bad("✗"),
+        State::Optional => style::wait("○"),
+    };
+    out(&format!("{sign} {:<18} {}", finding.what, finding.detail));
+    if let Some(fix) = &finding.fix {
+        out(&format!("  {:<18} {}", "", style::dim(fix)));
+    }
+}
+
+async fn git() -> Finding {
+    let run = tokio::process::Command::new("git").arg("--version").stdin(Stdio::null()).output();
+    match tokio::time::timeout(Duration::from_secs(5), run).await {
+        Ok(Ok(output)) if output.status.success() => {
+            Finding::ok("git", String::from_utf8_lossy(&output.stdout).trim().trim_start_matches("git version ").to_owned())
+        }
+        _ => Finding::lacking("git", State::Missing, "not found", "apt-get install git"),
+    }
+}
+
+async fn sandbox(settings: &Settings) -> Finding {
+    let sandbox = match wiring::sandbox(settings) {
+        Ok(sandbox) => sandbox,
+        Err(error) => return Finding::lacking("sandbox native", State::Missing, error.to_string(), "reinstall stockade"),
+    };
+    match sandbox.check().await {
+        Ok(facts) => {
+            let notes = if facts.notes.is_empty() { String::new() } else { format!("; {}", facts.notes.join("; ")) };
+            Finding::ok("sandbox native", format!("{}, limits: {}{notes}", facts.mode, facts.enforced_limits.join(", ")))
+        }
+        Err(error) => Finding::lacking("sandbox native", State::Missing, error.to_string(), "see docs/security.md, \"What the host must offer\""),
+    }
+}
+
+fn model(settings: &Settings) -> Finding {
+    match &settings.provider {
+        Some(provider) => Finding::ok("model", format!("{} ({})", settings.model.as_deref().unwrap_or("-"), provider.describe())),
+        None => Finding::lacking(
+            "model",
+            State::Optional,
+            "no key and no provider",
+            "set ANTHROPIC_API_KEY or OPENAI_API_KEY, or pass --provider scripted:FILE",
+        ),
+    }
+}
+
+fn agents(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for agent in wiring::agents(settings)?.values() {
+        let AgentKind::Harness(profile) = &agent.kind else { continue };
+        let what = format!("agent {}", agent.name);
+        findings.push(match catalog::missing(agent, settings) {
+            None => Finding::ok(&what, format!("in {}", settings.agents_dir.display())),
+            Some(failure) => {
+                let dir = settings.agents_dir.display().to_string();
+                Finding::lacking(&what, State::Optional, failure.message, profile.install.replace("${AGENTS_DIR}", &dir))
+            }
+        });
+    }
+    Ok(findings)
+}

@@ -1,0 +1,51 @@
+//! What each command does.
+
+mod approvals;
+mod catalog;
+mod demo;
+mod doctor;
+mod receipt;
+mod run;
+mod runs;
+mod tokens;
+mod up;
+mod watch;
+
+use stockade_domain::RunId;
+
+use crate::{
+    cli::{Cli, Command},
+    exit::{Complaint, Outcome},
+    settings,
+};
+
+/// Carries out a command.
+pub(crate) async fn execute(cli: Cli) -> Outcome {
+    let json = cli.global.json;
+    if let Command::Demo(options) = cli.command {
+        // The demo brings its own state, so it neither needs nor touches an installation.
+        return Box::pin(demo::execute(options, cli.global)).await;
+    }
+    let settings = settings::load(&cli.global)?;
+    match cli.command {
+        Command::Up(options) => up::execute(options, settings).await,
+        Command::Run(task) => Box::pin(run::execute(task, settings, json)).await,
+        Command::Runs(command) => Box::pin(runs::execute(command, settings, json)).await,
+        Command::Send(message) => runs::send(message, settings, json).await,
+        Command::Approvals(command) => approvals::execute(command, settings, json).await,
+        Command::Receipt(command) => receipt::execute(command, settings, json).await,
+        Command::Env(command) => catalog::environments(command, &settings, json),
+        Command::Agent(command) => catalog::agents(command, &settings, json),
+        Command::Token(command) => tokens::execute(command, settings, json).await,
+        Command::Config(command) => catalog::config(&command, &settings, json),
+        Command::Doctor => doctor::execute(&settings, json).await,
+        Command::Demo(_) | Command::SandboxLaunch => {
+            Err(Complaint::usage("this command is started by stockade itself").into())
+        }
+    }
+}
+
+/// Reads a run's id as a person types it.
+fn run_id(text: &str) -> Result<RunId, Complaint> {
+    text.parse().map_err(|e| Complaint::usage(format!("{e}")).hint("`stockade runs list` shows the ids"))
+}

@@ -1,0 +1,239 @@
+//! Introduces adapters to roles. Nothing here decides; nothing else here knows both sides.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use stockade_bus::InProcessBus;
+use stockade_domain::{AgentKind, AgentSpec, Failure, RepoSpec, RunId, TeamId, TokenId};
+use stockade_engine::{EmbeddedEngine, EngineConfig};
+use stockade_gate::{Gate, Gated, kind, model::{ModelDoor, PriceTable}};
+use stockade_gateway::{Catalog, Gateway, GatewayParts, RepoProbe, llm::LlmGateway};
+use stockade_guard::{Guard, GuardConfig};
+use stockade_model::{ReplayProvider, RecordingProvider, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider};
+use stockade_ports::{Bus, Clock, Engine, ModelProvider, Sandbox, Store, SystemClock, TokenRecord};
+use stockade_runner::{Runner, RunnerConfig, RunnerParts};
+use stockade_sandbox::{NativeConfig, NativeSandbox};
+use stockade_store::SqliteStore;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+
+use crate::{
+    exit::{Complaint, Exit},
+    keys,
+    settings::{Provider, Settings},
+    yaml,
+};
+
+/// Which roles a process takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// All of them; the only process that drives the runs of its store.
+    Everything,
+    /// Only the API over the store, beside or without a process that drives runs.
+    Desk,
+}
+
+/// A server with everything behind it.
+pub(crate) struct Server {
+    url: String,
+    token: String,
+    engine: Arc<dyn Engine>,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Server {
+    /// Starts a server. Whatever is missing is an error here, before anything is accepted.
+    pub(crate) async fn start(settings: Settings, role: Role) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(settings.listen).await.map_err(|e| {
+            Complaint::unavailable(format!("cannot listen on {}: {e}", settings.listen)).hint("choose another address with --listen")
+        })?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let base = Base::open(&settings).await?;
+        let token = base.operator_token(&settings).await?;
+        let provider = provider(&settings)?;
+        let catalog = catalog(&settings, provider.as_deref())?;
+        let engine = match role {
+            Role::Everything => drive(&base, &settings, provider).await?,
+            Role::Desk => Arc::new(NoEngine),
+        };
+        let gateway = Gateway::new(GatewayParts {
+            store: Arc::clone(&base.store),
+            bus: Arc::clone(&base.bus),
+            clock: Arc::clone(&base.clock),
+            engine: Arc::clone(&engine),
+            catalog,
+            repo_probe: Arc::new(GitProbe),
+        });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(async move {
+            let shutdown = async move { drop(stopped.await) };
+            if let Err(error) = gateway.serve(listener, shutdown).await {
+                tracing::error!(%error, "the API has stopped");
+            }
+        });
+        Ok(Self { url, token, engine, stop, serving })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Lets go of runs in hand, then of the API.
+    pub(crate) async fn stop(self) {
+        self.engine.shutdown().await;
+        let _ = self.stop.send(());
+        let _ = tokio::time::timeout(Duration::from_secs(3), self.serving).await;
+    }
+}
+
+/// What every role stands on.
+struct Base {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Base {
+    async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let path = settings.state_dir.join("stockade.db");
+        let store = SqliteStore::open(&path).await.map_err(|e| {
+            Complaint::unavailable(format!("cannot open the store {}: {e}", path.display()))
+                .hint("check the disk and who owns the state directory")
+        })?;
+        Ok(Self { store: Arc::new(store), bus: Arc::new(InProcessBus::new()), clock: Arc::new(SystemClock) })
+    }
+
+    /// The token the CLI uses, made at first start.
+    async fn operator_token(&self, settings: &Settings) -> anyhow::Result<String> {
+        if let Some(secret) = keys::operator_token(&settings.state_dir)? {
+            let known = self.store.token_by_digest(&stockade_gateway::hash_token(&secret)).await;
+            if known.is_ok_and(|record| record.revoked_at.is_none()) {
+                return Ok(secret);
+            }
+        }
+        let secret = stockade_gateway::mint_token()?;
+        let record = TokenRecord {
+            id: TokenId::from_uuid(self.clock.uuid()),
+            team: TeamId::DEFAULT,
+            name: std::env::var("USER").unwrap_or_else(|_| "operator".to_owned()),
+            secret_sha256: stockade_gateway::hash_token(&secret),
+            created_at: self.clock.now(),
+            expires_at: None,
+            revoked_at: None,
+        };
+        self.store.put_token(record).await?;
+        keys::keep_operator_token(&settings.state_dir, &secret)?;
+        Ok(secret)
+    }
+}
+
+/// Sandbox, guard, runner and engine behind one gate.
+async fn drive(base: &Base, settings: &Settings, provider: Option<Arc<dyn ModelProvider>>) -> anyhow::Result<Arc<dyn Engine>> {
+    let gate = Gate::new(Arc::clone(&base.store), Arc::clone(&base.bus), Arc::clone(&base.clock));
+    let provider = provider.unwrap_or_else(|| Arc::new(NoModel));
+    let door = ModelDoor::new(gate.clone(), Gated::<kind::Model, dyn ModelProvider>::new(provider), PriceTable::builtin());
+    let internal = Arc::new(LlmGateway::new(door.clone()));
+    let guard = Guard::new(gate.clone(), internal, GuardConfig { nameservers: settings.nameservers.clone(), ..GuardConfig::default() });
+    let sandbox: Arc<dyn Sandbox> = Arc::new(NativeSandbox::new(NativeConfig {
+        launcher: vec![std::env::current_exe()?.into(), "__sandbox-launch".into()],
+        state_dir: settings.state_dir.clone(),
+    }));
+    let runner = Runner::new(RunnerParts {
+        gate,
+        sandbox: Arc::clone(&sandbox),
+        egress: Arc::new(guard),
+        door,
+        signing_key: keys::signing_key(&settings.state_dir)?,
+        config: RunnerConfig { agents_dir: Some(settings.agents_dir.clone()), ..RunnerConfig::new(settings.state_dir.clone()) },
+    });
+    let engine = EmbeddedEngine::start(
+        Arc::clone(&base.store),
+        Arc::clone(&base.bus),
+        Arc::clone(&base.clock),
+        Arc::new(runner),
+        EngineConfig { lock_path: settings.state_dir.join("engine.lock"), ..EngineConfig::default() },
+    )
+    .await
+    .map_err(|e| Complaint::unavailable(e.to_string()))?;
+    // Only the process that holds the engine's lock may touch what another one left.
+    sandbox.reap().await.map_err(|e| Complaint::unavailable(e.to_string()))?;
+    Ok(engine)
+}
+
+fn provider(settings: &Settings) -> anyhow::Result<Option<Arc<dyn ModelProvider>>> {
+    let Some(chosen) = &settings.provider else { return Ok(None) };
+    let upstream = |name: &str, kind, url: &str, key: &secrecy::SecretString| {
+        let config = UpstreamConfig { name: name.to_owned(), kind, base_url: url.to_owned(), api_key: key.clone(), timeout: Duration::from_secs(600) };
+        UpstreamProvider::new(config).map_err(|e| Complaint::usage(e.to_string()))
+    };
+    let provider: Arc<dyn ModelProvider> = match chosen {
+        Provider::Anthropic { url, key } => Arc::new(upstream("anthropic", UpstreamKind::Anthropic, url, key)?),
+        Provider::Openai { url, key } => Arc::new(upstream("openai", UpstreamKind::Openai, url, key)?),
+        Provider::Scripted { file } => {
+            let text = std::fs::read_to_string(file).map_err(|e| Complaint::usage(format!("cannot read {}: {e}", file.display())))?;
+            let parsed = ScriptedProvider::parse(&text).map_err(|e| {
+                Complaint::usage(format!("{}:{}:{}: {}", file.display(), e.line, e.column, e.message))
+            })?;
+            Arc::new(parsed)
+        }
+        Provider::Replay { dir } => Arc::new(ReplayProvider::open(dir).map_err(|e| Complaint::usage(e.to_string()))?),
+    };
+    Ok(Some(match &settings.record {
+        Some(dir) => Arc::new(RecordingProvider::new(provider, dir).map_err(|e| Complaint::usage(e.to_string()))?),
+        None => provider,
+    }))
+}
+
+/// Built-in agents and those of the configuration, by name.
+pub(crate) fn agents(settings: &Settings) -> Result<BTreeMap<String, AgentSpec>, Complaint> {
+    let mut agents = BTreeMap::new();
+    for (name, text) in stockade_runner::profiles() {
+        let spec: AgentSpec = yaml::parse(text, name)?;
+        agents.insert(spec.name.clone(), spec);
+    }
+    agents.extend(settings.agents.iter().map(|spec| (spec.name.clone(), spec.clone())));
+    Ok(agents)
+}
+
+fn catalog(settings: &Settings, provider: Option<&dyn ModelProvider>) -> Result<Catalog, Complaint> {
+    let agents_dir = settings.agents_dir.clone();
+    let wires = provider.map(|p| p.wires().to_vec()).unwrap_or_default();
+    Ok(Catalog {
+        agents: agents(settings)?,
+        environments: settings.environments.iter().map(|e| (e.name.clone(), e.clone())).collect(),
+        default_agent: settings.default_agent.clone(),
+        default_environment: settings.default_environment.clone(),
+        default_model: settings.model.clone(),
+        provider: provider.map(|p| p.name().to_owned()),
+        wires,
+        backends: vec!["native".to_owned()],
+        limits: settings.limits,
+        agent_check: Arc::new(move |spec: &AgentSpec| match &spec.kind {
+            AgentKind::Harness(profile) => stockade_runner::installed(profile, &agents_dir),
+            AgentKind::Builtin { .. } => Ok(()),
+        }),
+    })
+}
+
+/// Looks at a repository before a run is created for it.
+struct GitProbe;
+
+#[async_trait]
+impl RepoProbe for GitProbe {
+    async fn check(&self, repo: &RepoSpec) -> Result<(), Failure> {
+        stockade_runner::check_repo(repo).await
+    }
+}
+
+/// The engine of a desk: somebody else drives, and finds out by looking at the store.
+struct NoEngine;
+
+#[async_trait]
+impl Engine for NoEngine {
+    async fn wake(&self, _run: RunId) {}
+    async fn shutdown(&self) {}
+}
