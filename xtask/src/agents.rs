@@ -23,7 +23,11 @@ const fn package(name: &'static str, version: &'static str, program: &'static st
 /// The exact lines the agent profiles are tested with. The agents run on the node they bring, not on the machine's.
 const PACKAGES: &[Package] = &[
     NODE,
-    package("@agentclientprotocol/claude-agent-acp", "0.100", "node_modules/.bin/claude-agent-acp"),
+    package(
+        "@agentclientprotocol/claude-agent-acp",
+        "0.100",
+        "node_modules/.bin/claude-agent-acp",
+    ),
     package("@agentclientprotocol/codex-acp", "2.6", "node_modules/.bin/codex-acp"),
     package("opencode-ai", "1.18", "node_modules/.bin/opencode"),
 ];
@@ -78,9 +82,20 @@ impl Agents {
     /// The npm command. Engine warnings of npm about the machine's node do not matter: see [`PACKAGES`].
     pub(crate) fn npm(&self) -> Command {
         let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--no-progress", "--loglevel=error", "--prefix"]);
+        npm.args([
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--no-progress",
+            "--loglevel=error",
+            "--prefix",
+        ]);
         npm.arg(&self.dir);
-        npm.args(PACKAGES.iter().map(|package| format!("{}@{}", package.name, package.version)));
+        npm.args(
+            PACKAGES
+                .iter()
+                .map(|package| format!("{}@{}", package.name, package.version)),
+        );
         npm
     }
 }
@@ -107,7 +122,9 @@ impl Package {
 
 /// Is `2.6.13` on the line `2.6`? Compared by component: `2.60.0` is not.
 fn on_line(version: &str, line: &str) -> bool {
-    version.strip_prefix(line).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    version
+        .strip_prefix(line)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// A directory that outlives a clone when the target directory does: `stockade-NAME` beside `CARGO_TARGET_DIR`,
@@ -139,14 +156,20 @@ mod tests {
         for package in PACKAGES {
             let dir = temp.path().join("node_modules").join(package.name);
             std::fs::create_dir_all(&dir).unwrap();
-            std::fs::write(dir.join("package.json"), format!(r#"{{"version":"{}.7"}}"#, package.version)).unwrap();
+            std::fs::write(
+                dir.join("package.json"),
+                format!(r#"{{"version":"{}.7"}}"#, package.version),
+            )
+            .unwrap();
             let program = temp.path().join(package.program);
             std::fs::create_dir_all(program.parent().unwrap()).unwrap();
             std::fs::write(&program, "#!/bin/sh\n").unwrap();
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
         std::fs::write(temp.path().join("node_modules/.package-lock.json"), "{}").unwrap();
-        let agents = Agents { dir: temp.path().to_owned() };
+        let agents = Agents {
+            dir: temp.path().to_owned(),
+        };
         (temp, agents)
     }
 
@@ -155,7 +178,9 @@ mod tests {
         let (temp, agents) = installed();
         assert_eq!(agents.problem(), None);
 
-        let codex = temp.path().join("node_modules/@agentclientprotocol/codex-acp/package.json");
+        let codex = temp
+            .path()
+            .join("node_modules/@agentclientprotocol/codex-acp/package.json");
         std::fs::write(&codex, r#"{"version":"2.60.0"}"#).unwrap();
         assert!(agents.problem().unwrap().contains("codex-acp is 2.60.0, wanted 2.6"));
         std::fs::write(&codex, r#"{"version":"2.6.0"}"#).unwrap();

@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result, bail};
 /// Starts a program that is to succeed, with its output on ours.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start `{shown}`"))?;
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` ended with {status}");
     }
@@ -26,7 +29,10 @@ pub(crate) struct Captured {
 /// Runs a program quietly.
 pub(crate) fn capture(command: &mut Command) -> Result<Captured> {
     let shown = show(command);
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{shown}`"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{shown}`"))?;
     Ok(Captured {
         success: output.status.success(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -48,7 +54,11 @@ pub(crate) fn tee(command: &mut Command) -> Result<Captured> {
     let stdout = stdout.map(|from| pass_on(from, std::io::stdout())).unwrap_or_default();
     let stderr = err.join().unwrap_or_default();
     let status = child.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
-    Ok(Captured { success: status.success(), stdout, stderr })
+    Ok(Captured {
+        success: status.success(),
+        stdout,
+        stderr,
+    })
 }
 
 /// Bytes, not `lines()`: a test may print what is not UTF-8.
@@ -80,7 +90,8 @@ pub(crate) fn in_path(program: &str) -> bool {
 /// A file (or a link to one) that may be executed.
 pub(crate) fn is_executable(path: &std::path::Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]
@@ -89,7 +100,8 @@ mod tests {
 
     #[test]
     fn tee_keeps_both_streams_and_the_failure() {
-        let kept = tee(Command::new("sh").args(["-c", "echo out; echo err >&2; printf '\\377 bytes\\n'; exit 3"])).unwrap();
+        let kept =
+            tee(Command::new("sh").args(["-c", "echo out; echo err >&2; printf '\\377 bytes\\n'; exit 3"])).unwrap();
         assert!(!kept.success);
         assert_eq!(kept.stdout, "out\n\u{fffd} bytes\n");
         assert_eq!(kept.stderr, "err\n");

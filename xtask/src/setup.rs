@@ -33,7 +33,11 @@ pub(crate) struct Need {
 }
 
 const fn need(program: &'static str, package: &'static str, purpose: &'static str) -> Need {
-    Need { program, package, purpose }
+    Need {
+        program,
+        package,
+        purpose,
+    }
 }
 
 /// Every test run needs these.
@@ -45,7 +49,11 @@ pub(crate) const BASE: &[Need] = &[
 /// The end-to-end tests install real coding agents with npm.
 pub(crate) const AGENTS: &[Need] = &[
     need("node", "nodejs", "npm runs on it; the agents bring their own"),
-    need("npm", "npm", "installs Claude Code, Codex and OpenCode for the end-to-end tests"),
+    need(
+        "npm",
+        "npm",
+        "installs Claude Code, Codex and OpenCode for the end-to-end tests",
+    ),
 ];
 
 /// The benches compare with these.
@@ -67,7 +75,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn dry_run(needs: &[Need], agents: &Agents) {
     for need in needs {
-        let state = if process::in_path(need.program) { "there" } else { "MISSING" };
+        let state = if process::in_path(need.program) {
+            "there"
+        } else {
+            "MISSING"
+        };
         println!("{state:<8}  {:<8}  {}", need.program, need.purpose);
     }
     let missing = missing(needs);
@@ -76,16 +88,26 @@ fn dry_run(needs: &[Need], agents: &Agents) {
     }
     match agents.problem() {
         None => println!("there     agents    in {}", agents.dir.display()),
-        Some(problem) => println!("MISSING   agents    {problem}; would run: {}", process::show(&agents.npm())),
+        Some(problem) => println!(
+            "MISSING   agents    {problem}; would run: {}",
+            process::show(&agents.npm())
+        ),
     }
 }
 
 fn missing(needs: &[Need]) -> Vec<Need> {
-    needs.iter().copied().filter(|need| !process::in_path(need.program)).collect()
+    needs
+        .iter()
+        .copied()
+        .filter(|need| !process::in_path(need.program))
+        .collect()
 }
 
 fn apt_command(missing: &[Need]) -> String {
-    format!("apt-get update && apt-get install -y --no-install-recommends {}", package_names(missing).join(" "))
+    format!(
+        "apt-get update && apt-get install -y --no-install-recommends {}",
+        package_names(missing).join(" ")
+    )
 }
 
 fn package_names(missing: &[Need]) -> Vec<&'static str> {
@@ -125,18 +147,27 @@ fn apt_install(needs: &[Need]) -> Result<()> {
     let apt = || {
         let mut command = Command::new("apt-get");
         // Another installation may hold the lock for a moment, for example on a machine that has just started.
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "DPkg::Lock::Timeout=120"]);
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["-q", "-o", "DPkg::Lock::Timeout=120"]);
         command
     };
     let unavailable = || Unavailable(format!("apt could not install {}", package_names(needs).join(" ")));
     process::run(apt().arg("update")).with_context(unavailable)?;
-    process::run(apt().args(["install", "-y", "--no-install-recommends"]).args(package_names(needs)))
-        .with_context(unavailable)?;
+    process::run(
+        apt()
+            .args(["install", "-y", "--no-install-recommends"])
+            .args(package_names(needs)),
+    )
+    .with_context(unavailable)?;
     let missing = missing(needs);
     if !missing.is_empty() {
         return Err(Unavailable(format!("apt ran, but {} is still not in PATH", programs(&missing))).into());
     }
-    println!("setup: Debian packages installed in {:.1} s", start.elapsed().as_secs_f64());
+    println!(
+        "setup: Debian packages installed in {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -156,7 +187,10 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_named() {
-        let needs = [need("sh", "dash", "control"), need("no-such-program-1", "no-such-a no-such-b", "test")];
+        let needs = [
+            need("sh", "dash", "control"),
+            need("no-such-program-1", "no-such-a no-such-b", "test"),
+        ];
         assert_eq!(
             apt_command(&missing(&needs)),
             "apt-get update && apt-get install -y --no-install-recommends no-such-a no-such-b"

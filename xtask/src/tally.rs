@@ -15,14 +15,20 @@ impl Tally {
 
     /// One check that is not a test runner's.
     pub(crate) fn one(passed: bool) -> Self {
-        Self { passed: u64::from(passed), failed: u64::from(!passed) }
+        Self {
+            passed: u64::from(passed),
+            failed: u64::from(!passed),
+        }
     }
 }
 
 /// The `Summary [ 1.234s] 12 tests run: 10 passed (1 slow), 1 failed, 1 timed out, 0 skipped` line of cargo-nextest.
 /// `None` when there is no such line, which means that the tests did not come to their end.
 pub(crate) fn nextest(stderr: &str) -> Option<Tally> {
-    let line = stderr.lines().rev().find(|line| line.trim_start().starts_with("Summary ["))?;
+    let line = stderr
+        .lines()
+        .rev()
+        .find(|line| line.trim_start().starts_with("Summary ["))?;
     let counts = line.split_once("run:")?.1;
     Some(Tally {
         passed: count(counts, &["passed"]),
@@ -33,9 +39,15 @@ pub(crate) fn nextest(stderr: &str) -> Option<Tally> {
 /// The `test result: ok. 10 passed; 0 failed; 0 ignored; …` lines of `cargo test`, one per test binary.
 pub(crate) fn libtest(stdout: &str) -> Option<Tally> {
     let mut total = None;
-    for line in stdout.lines().filter_map(|line| line.trim().strip_prefix("test result: ")) {
+    for line in stdout
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("test result: "))
+    {
         let tally: &mut Tally = total.get_or_insert_default();
-        tally.add(Tally { passed: count(line, &["passed"]), failed: count(line, &["failed"]) });
+        tally.add(Tally {
+            passed: count(line, &["passed"]),
+            failed: count(line, &["failed"]),
+        });
     }
     total
 }
@@ -43,7 +55,9 @@ pub(crate) fn libtest(stdout: &str) -> Option<Tally> {
 /// Sums the numbers that stand before one of these words, in a text like `10 passed (1 slow), 1 failed`.
 fn count(text: &str, words: &[&str]) -> u64 {
     let parts = text.split([',', ';', '(', ')', '.']).map(str::trim);
-    let numbers = parts.filter_map(|part| part.split_once(' ')).filter(|(_, word)| words.contains(word));
+    let numbers = parts
+        .filter_map(|part| part.split_once(' '))
+        .filter(|(_, word)| words.contains(word));
     numbers.filter_map(|(number, _)| number.parse::<u64>().ok()).sum()
 }
 

@@ -20,7 +20,9 @@ pub(crate) struct Deny {
 
 impl Deny {
     pub(crate) fn locate(target: &Path) -> Result<Self> {
-        Ok(Self { cache: cached(target, "STOCKADE_TOOLS_DIR", "tools")? })
+        Ok(Self {
+            cache: cached(target, "STOCKADE_TOOLS_DIR", "tools")?,
+        })
     }
 
     /// The program, if it is there already.
@@ -45,11 +47,20 @@ impl Deny {
         } else {
             Command::new(cargo())
         };
-        command.args(["install", "--quiet", "--locked", "--root"]).arg(&self.cache);
-        command.arg(format!("cargo-deny@{DENY_VERSION}"));
+        command
+            .args(["install", "--quiet", "--locked", "--root"])
+            .arg(&self.cache);
+        command.arg(format!("cargo-deny@^{DENY_VERSION}"));
         // Its own target directory, thrown away by cargo, so that nothing of it fills or blocks ours.
-        command.env_remove("CARGO_TARGET_DIR").env_remove("CARGO_BUILD_TARGET_DIR");
-        for (setting, value) in [("OPT_LEVEL", "1"), ("LTO", "off"), ("CODEGEN_UNITS", "16"), ("DEBUG", "false")] {
+        command
+            .env_remove("CARGO_TARGET_DIR")
+            .env_remove("CARGO_BUILD_TARGET_DIR");
+        for (setting, value) in [
+            ("OPT_LEVEL", "1"),
+            ("LTO", "off"),
+            ("CODEGEN_UNITS", "16"),
+            ("DEBUG", "false"),
+        ] {
             command.env(format!("CARGO_PROFILE_RELEASE_{setting}"), value);
         }
         let built = process::capture(command.stdin(Stdio::null()))?;
@@ -66,7 +77,9 @@ impl Deny {
             bail!("cargo-deny is missing: cargo install cargo-deny --locked");
         };
         let mut command = Command::new(program);
-        command.args(["--workspace", "check", "--hide-inclusion-graph"]).args(checks);
+        command
+            .args(["--workspace", "check", "--hide-inclusion-graph"])
+            .args(checks);
         Ok(command)
     }
 

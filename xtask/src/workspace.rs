@@ -52,7 +52,10 @@ impl Workspace {
             .output()
             .context("cannot start `cargo metadata`")?;
         if !output.status.success() {
-            bail!("`cargo metadata` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "`cargo metadata` failed: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         let json = serde_json::from_slice(&output.stdout).context("`cargo metadata` did not print JSON")?;
         Self::from_metadata(&json)
@@ -61,7 +64,10 @@ impl Workspace {
     /// Reads cargo's metadata format, version 1. Anything it does not understand is an error: a checker that
     /// skips what it cannot read would pass.
     pub(crate) fn from_metadata(json: &Value) -> Result<Self> {
-        let crates = array(json, "packages")?.iter().map(Crate::from_metadata).collect::<Result<Vec<_>>>()?;
+        let crates = array(json, "packages")?
+            .iter()
+            .map(Crate::from_metadata)
+            .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             root: text(json, "workspace_root")?.into(),
             target: text(json, "target_directory")?.into(),
@@ -85,8 +91,14 @@ impl Crate {
         let read = || -> Result<Self> {
             Ok(Self {
                 name: name.clone(),
-                deps: array(json, "dependencies")?.iter().map(Dep::from_metadata).collect::<Result<_>>()?,
-                targets: array(json, "targets")?.iter().map(Target::from_metadata).collect::<Result<_>>()?,
+                deps: array(json, "dependencies")?
+                    .iter()
+                    .map(Dep::from_metadata)
+                    .collect::<Result<_>>()?,
+                targets: array(json, "targets")?
+                    .iter()
+                    .map(Target::from_metadata)
+                    .collect::<Result<_>>()?,
             })
         };
         read().with_context(|| format!("in the metadata of {name}"))
@@ -101,14 +113,23 @@ impl Dep {
             Some(Value::String(kind)) if kind == "dev" => DepKind::Dev,
             Some(other) => bail!("unknown kind of dependency {other}"),
         };
-        Ok(Self { name: text(json, "name")?, kind })
+        Ok(Self {
+            name: text(json, "name")?,
+            kind,
+        })
     }
 }
 
 impl Target {
     fn from_metadata(json: &Value) -> Result<Self> {
-        let kind = array(json, "kind")?.first().and_then(Value::as_str).context("a target without a kind")?;
-        Ok(Self { name: text(json, "name")?, kind: kind.to_owned() })
+        let kind = array(json, "kind")?
+            .first()
+            .and_then(Value::as_str)
+            .context("a target without a kind")?;
+        Ok(Self {
+            name: text(json, "name")?,
+            kind: kind.to_owned(),
+        })
     }
 }
 
@@ -119,9 +140,13 @@ pub(crate) fn cargo() -> String {
 
 fn text(json: &Value, key: &str) -> Result<String> {
     let value = json.get(key).and_then(Value::as_str);
-    Ok(value.with_context(|| format!("cargo's metadata has no text `{key}`"))?.to_owned())
+    Ok(value
+        .with_context(|| format!("cargo's metadata has no text `{key}`"))?
+        .to_owned())
 }
 
 fn array<'a>(json: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
-    json.get(key).and_then(Value::as_array).with_context(|| format!("cargo's metadata has no list `{key}`"))
+    json.get(key)
+        .and_then(Value::as_array)
+        .with_context(|| format!("cargo's metadata has no list `{key}`"))
 }

@@ -160,8 +160,9 @@ pub(crate) async fn working_token(app: &App, digest: &str) -> Answer<TokenRecord
 }
 
 fn missing(detail: &str, cause: Option<&str>) -> Refusal {
-    let problem = Problem::new(ProblemCode::Unauthorized, detail)
-        .with_hint("send 'Authorization: Bearer <token>'; 'stockade up' prints one, 'stockade token create' makes more");
+    let problem = Problem::new(ProblemCode::Unauthorized, detail).with_hint(
+        "send 'Authorization: Bearer <token>'; 'stockade up' prints one, 'stockade token create' makes more",
+    );
     match cause {
         Some(cause) => problem.with("cause", cause),
         None => problem,

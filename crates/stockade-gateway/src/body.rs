@@ -26,11 +26,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
     async fn from_request(request: Request, app: &App) -> Answer<Self> {
         if !is_json(request.headers()) {
             drain(request, &app.limits).await;
-            return Err(
-                refuse(ProblemCode::UnsupportedMediaType, "the Content-Type is not application/json").hint(
-                    "send 'Content-Type: application/json'",
-                ),
-            );
+            return Err(not_json());
         }
         parse(&read(request, &app.limits).await?).map(Self)
     }
@@ -43,15 +39,24 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &App) -> Answer<Self> {
-        if is_json(request.headers()) {
-            return Json::from_request(request, app).await.map(|Json(value)| Self(value));
-        }
-        if read(request, &app.limits).await?.is_empty() {
+        let json = is_json(request.headers());
+        let bytes = read(request, &app.limits).await?;
+        if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
-        Err(refuse(ProblemCode::UnsupportedMediaType, "the Content-Type is not application/json")
-            .hint("send 'Content-Type: application/json', or no body"))
+        if !json {
+            return Err(not_json());
+        }
+        parse(&bytes).map(Self)
     }
+}
+
+fn not_json() -> Refusal {
+    refuse(
+        ProblemCode::UnsupportedMediaType,
+        "the Content-Type is not application/json",
+    )
+    .hint("send 'Content-Type: application/json'")
 }
 
 impl Refusal {

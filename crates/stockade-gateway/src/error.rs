@@ -67,9 +67,12 @@ impl From<StoreError> for Refusal {
             .into(),
             StoreError::Unavailable(cause) => {
                 tracing::warn!(cause, "the store does not answer");
-                Problem::new(ProblemCode::StoreUnavailable, "the store does not answer, so nothing was done")
-                    .with_hint("try again; GET /readyz says when the store is back")
-                    .into()
+                Problem::new(
+                    ProblemCode::StoreUnavailable,
+                    "the store does not answer, so nothing was done",
+                )
+                .with_hint("try again; GET /readyz says when the store is back")
+                .into()
             }
             StoreError::Illegal(_) | StoreError::Fenced { .. } | StoreError::Corrupt(_) => internal(&error.to_string()),
         }

@@ -118,10 +118,7 @@ const V4: &[(Ipv4Net, AddressClass)] = &[
 
 const V6: &[(Ipv6Net, AddressClass)] = &[
     (v6([0, 0, 0, 0], 128), AddressClass::Unspecified),
-    (
-        Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128),
-        AddressClass::Loopback,
-    ),
+    (Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128), AddressClass::Loopback),
     (v6([0x64, 0xff9b, 0, 0], 96), AddressClass::Translated),
     (v6([0x64, 0xff9b, 1, 0], 48), AddressClass::Translated),
     (v6([0x2001, 0, 0, 0], 32), AddressClass::Translated),
@@ -267,7 +264,8 @@ impl AddressRules {
         }
         let (range, reason) = self.exceptions.iter().find(|(range, _)| {
             // A metadata service hands out credentials: only an exception for exactly it counts.
-            range.contains(&address) && (class != AddressClass::Metadata || range.prefix_len() == range.max_prefix_len())
+            range.contains(&address)
+                && (class != AddressClass::Metadata || range.prefix_len() == range.max_prefix_len())
         })?;
         // A translator's range being open says nothing about what lies behind it.
         let behind = match address {
@@ -290,7 +288,10 @@ fn exception(entry: &AddressException) -> Result<(IpNet, String), String> {
         return wrong("not an address range; write it like 10.20.0.0/16 or fd00:1::/64".to_owned());
     };
     if range.addr() != range.network() {
-        return wrong(format!("bits behind the prefix are set; did you mean {}?", range.trunc()));
+        return wrong(format!(
+            "bits behind the prefix are set; did you mean {}?",
+            range.trunc()
+        ));
     }
     let least = if range.addr().is_ipv4() { 8 } else { 16 };
     if range.prefix_len() < least {

@@ -3,12 +3,20 @@ use proptest::prelude::*;
 use super::*;
 
 fn canonical(text: &str) -> String {
-    Host::parse(text).unwrap_or_else(|e| panic!("{text:?}: {e}")).to_string()
+    Host::parse(text)
+        .unwrap_or_else(|e| panic!("{text:?}: {e}"))
+        .to_string()
 }
 
 #[test]
 fn spellings_of_a_name_are_one_name() {
-    for text in ["example.com", "EXAMPLE.com", "Example.Com.", "example\u{3002}com", "\u{ff45}xample.com"] {
+    for text in [
+        "example.com",
+        "EXAMPLE.com",
+        "Example.Com.",
+        "example\u{3002}com",
+        "\u{ff45}xample.com",
+    ] {
         assert_eq!(canonical(text), "example.com", "{text:?}");
     }
     assert_eq!(canonical("bücher.example"), "xn--bcher-kva.example");
@@ -101,7 +109,17 @@ fn ports_are_split_off_in_one_way_only() {
     assert_eq!(read("example.com"), Some(("example.com".into(), None)));
     assert_eq!(read("[::1]:80"), Some(("::1".into(), Some(80))));
     assert_eq!(read("[::1]"), Some(("::1".into(), None)));
-    for bad in ["example.com:", "example.com:0", "example.com:65536", "a:b:80", "::1", "[::1]80", "a@b:80", "a:+80", "[::1]x:80"] {
+    for bad in [
+        "example.com:",
+        "example.com:0",
+        "example.com:65536",
+        "a:b:80",
+        "::1",
+        "[::1]80",
+        "a@b:80",
+        "a:+80",
+        "[::1]x:80",
+    ] {
         assert_eq!(read(bad), None, "{bad}");
     }
 }

@@ -4,10 +4,35 @@
 //! environment) and evaluated for every action. First the agent's own rules, the first
 //! that matches decides; then what the kind of action does by default. An agent's rule can
 //! narrow what the environment allows and never widen it.
+//!
+//! For egress the parts are [`host`] (one parser for hosts), [`address`] (what kind of place
+//! an address is), [`egress`] (levels, domains, ports), [`trusted`] (the curated list) and
+//! [`fault`] (what the Guard saw that nothing may allow). The action describes what was
+//! seen, and [`Policy::evaluate`] is the only place that judges it:
+//!
+//! | `args` of an egress action | Meaning |
+//! |---|---|
+//! | `host`, `port`, `protocol` | where to and what is spoken; all an allowed connection has |
+//! | `sni`, `authority` | a TLS server name or HTTP host, where it is not simply `host` |
+//! | `address` | an address the name led to, where it was refused |
+//! | `alias` | a CNAME the name led through, where it was refused |
+//! | `fault` | a [`Fault`] code |
+//! | `attempts` | how often this was refused, where repeats are counted instead of recorded |
 
 #![forbid(unsafe_code)]
 
+pub mod address;
+pub mod egress;
+pub mod fault;
+pub mod host;
 pub mod pattern;
 pub mod policy;
+mod rules;
+pub mod trusted;
 
+pub use address::{AddressClass, AddressVerdict, SYNTHETIC_RANGE};
+pub use egress::{EgressRules, INTERNAL_HOSTS, Protocol};
+pub use fault::Fault;
+pub use host::{Host, HostError, HostName, host_and_port};
 pub use policy::{Policy, PolicyError};
+pub use trusted::TRUSTED_VERSION;

@@ -1,11 +1,23 @@
 //! A run's policy: its agent's rules over its environment's.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 use stockade_domain::{
-    Action, ActionKind, AgentSpec, Digest, Environment, PolicyVerdict, Rule, RuleMatch, RuleVerdict, Verdict, digest_of,
+    Action, ActionKind, AgentSpec, Digest, Environment, NetworkLevel, PolicyVerdict, Verdict, digest_of,
 };
 
-use crate::pattern;
+use crate::{
+    address::{AddressVerdict, classify},
+    egress::{EgressRules, Protocol, deny, is_infrastructure},
+    fault::Fault,
+    host::{Host, host_and_port},
+    rules::AgentRules,
+    trusted::{TRUSTED, TRUSTED_VERSION},
+};
+
+/// Changes when the same rules would decide differently, so that no approval outlives it.
+const SEMANTICS: u32 = 1;
 
 /// Why rules do not compile. Nothing runs under rules that do not compile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +45,8 @@ pub enum PolicyError {
 /// What a run may do.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    rules: Vec<Rule>,
+    rules: AgentRules,
+    egress: EgressRules,
     version: Digest,
 }
 
@@ -44,36 +57,191 @@ impl Policy {
     ///
     /// [`PolicyError`] names the rule or environment that is wrong.
     pub fn compile(agent: &AgentSpec, environment: &Environment) -> Result<Self, PolicyError> {
-        for rule in &agent.rules {
-            check(agent, rule)?;
-        }
-        let version = digest_of(&json!({ "rules": agent.rules, "environment": environment }));
+        let rules = AgentRules::compile(agent)?;
+        let egress = EgressRules::compile(environment).map_err(|cause| PolicyError::Environment {
+            environment: environment.name.clone(),
+            cause,
+        })?;
         Ok(Self {
-            rules: agent.rules.clone(),
-            version,
+            rules,
+            egress,
+            version: version(agent, environment),
         })
     }
 
-    /// Digest of everything that decides; approvals are bound to it.
+    /// Digest of everything that decides, the trusted list included; approvals are bound to it.
     pub fn version(&self) -> Digest {
         self.version
     }
 
     /// What the policy says to an action.
+    ///
+    /// For most kinds the agent's first matching rule decides, then the kind's default. For
+    /// egress the environment decides and the agent's rules only narrow: they ask or deny.
     pub fn evaluate(&self, action: &Action) -> PolicyVerdict {
-        match self.rules.iter().find(|rule| applies(&rule.when, action)) {
-            Some(rule) => PolicyVerdict {
-                verdict: match rule.verdict {
-                    RuleVerdict::Allow => Verdict::Allow,
-                    RuleVerdict::Ask => Verdict::Hold,
-                    RuleVerdict::Deny => Verdict::Deny,
-                },
-                rule: rule.id.clone(),
-                reason: rule.reason.clone(),
-            },
-            None => default_verdict(action.kind),
+        match action.kind {
+            ActionKind::Egress => self.evaluate_egress(action),
+            kind => self.rules.verdict(action).unwrap_or_else(|| default_verdict(kind)),
         }
     }
+
+    /// The environment's network, for the Guard.
+    pub fn egress(&self) -> &EgressRules {
+        &self.egress
+    }
+
+    fn evaluate_egress(&self, action: &Action) -> PolicyVerdict {
+        let (host, port) = match destination(action) {
+            Ok(destination) => destination,
+            Err(refused) => return refused,
+        };
+        if let Some(refused) = refused_by_evidence(action, &host, port) {
+            return refused;
+        }
+        let protocol = Protocol::of(text(action, "protocol"));
+        let environment = self.egress.judge(&host, port, protocol);
+        if environment.verdict == Verdict::Deny {
+            return environment;
+        }
+        if let Some(refused) = self.refused_address(action) {
+            return refused;
+        }
+        self.narrow(action, &host, environment)
+    }
+
+    /// An address that the name led to, where the Guard refused it.
+    fn refused_address(&self, action: &Action) -> Option<PolicyVerdict> {
+        let value = action.args.get("address")?;
+        let Some(address) = value.as_str().and_then(|text| text.parse::<IpAddr>().ok()) else {
+            return Some(deny("stockade.address", "the name led to something that is no address"));
+        };
+        match self.egress.address(address) {
+            AddressVerdict::Reachable { .. } => None,
+            AddressVerdict::Refused { class } => Some(deny(
+                "stockade.address",
+                &format!(
+                    "the name leads to {address}, a {} address; only an address exception of the environment opens those",
+                    class.as_str()
+                ),
+            )),
+        }
+    }
+
+    /// Lays the agent's rules over what the environment allows; every name of the
+    /// destination is looked at, and the strictest answer counts.
+    fn narrow(&self, action: &Action, host: &Host, environment: PolicyVerdict) -> PolicyVerdict {
+        let mut names = vec![host.to_string()];
+        for key in ["sni", "authority", "alias"] {
+            names.extend(text(action, key).map(|name| match host_and_port(name) {
+                Ok((host, _)) => host.to_string(),
+                Err(_) => name.to_lowercase(),
+            }));
+        }
+        let mut answer = environment;
+        for name in names {
+            match self.rules.verdict_for(action, Some(&name)) {
+                Some(rule) if rule.verdict == Verdict::Deny => return rule,
+                Some(rule) if rule.verdict == Verdict::Hold && answer.verdict == Verdict::Allow => answer = rule,
+                _ => {}
+            }
+        }
+        answer
+    }
+}
+
+/// The host and port an egress action names.
+fn destination(action: &Action) -> Result<(Host, Option<u16>), PolicyVerdict> {
+    let host = text(action, "host").ok_or_else(|| deny("stockade.host", "the action names no host"))?;
+    let host = Host::parse(host).map_err(|error| deny("stockade.host", &format!("no valid host: {error}")))?;
+    let port = match action.args.get("port") {
+        None => None,
+        Some(port) => match port.as_u64().and_then(|port| u16::try_from(port).ok()) {
+            Some(port) if port > 0 => Some(port),
+            _ => return Err(deny("stockade.port", "a port is a number from 1 to 65535")),
+        },
+    };
+    match (action.operation.as_str(), port) {
+        ("resolve", None) | ("connect", Some(_)) => Ok((host, port)),
+        _ => Err(deny(
+            "stockade.operation",
+            "an egress action resolves a name or connects to a port",
+        )),
+    }
+}
+
+/// What the Guard saw that no environment can allow.
+fn refused_by_evidence(action: &Action, host: &Host, port: Option<u16>) -> Option<PolicyVerdict> {
+    if let Some(fault) = Fault::of(&action.args) {
+        return Some(match fault {
+            Ok(fault) => deny(fault.rule(), fault.reason()),
+            Err(code) => deny("stockade.refused", &format!("refused by the Guard: {code}")),
+        });
+    }
+    if let Some(sni) = action.args.get("sni") {
+        let sni = sni.as_str().and_then(|sni| Host::parse(sni).ok());
+        if let Some(refused) = mismatch("the TLS server name", sni, host) {
+            return Some(refused);
+        }
+    }
+    if let Some(authority) = action.args.get("authority") {
+        let named = authority.as_str().and_then(|text| host_and_port(text).ok());
+        if named
+            .as_ref()
+            .is_some_and(|(_, own)| own.unwrap_or(80) != port.unwrap_or(80))
+        {
+            return Some(deny(
+                "stockade.name_mismatch",
+                "the HTTP host names another port than the connection's",
+            ));
+        }
+        if let Some(refused) = mismatch("the HTTP host", named.map(|(host, _)| host), host) {
+            return Some(refused);
+        }
+    }
+    if let Some(alias) = text(action, "alias") {
+        let harmless = Host::parse(alias).is_ok_and(|host| host.name().is_none_or(|name| !is_infrastructure(name)));
+        if !harmless {
+            return Some(deny(
+                "stockade.infrastructure_name",
+                &format!(
+                    "the name is an alias of '{}', which belongs to infrastructure",
+                    alias.escape_default()
+                ),
+            ));
+        }
+    }
+    None
+}
+
+/// All names of one connection must agree. Where the destination is a bare address, a name
+/// has nothing to agree with; it must only be no infrastructure's.
+fn mismatch(what: &str, named: Option<Host>, host: &Host) -> Option<PolicyVerdict> {
+    let agrees = match (&named, host) {
+        (Some(named), Host::Name(_)) => named == host,
+        (Some(Host::Name(name)), Host::Address(_)) => !is_infrastructure(name),
+        (Some(named @ Host::Address(_)), Host::Address(_)) => named == host,
+        (None, _) => false,
+    };
+    (!agrees).then(|| {
+        deny(
+            "stockade.name_mismatch",
+            &format!("{what} is not the name the connection was opened for ({host})"),
+        )
+    })
+}
+
+fn text<'a>(action: &'a Action, key: &str) -> Option<&'a str> {
+    action.args.get(key).and_then(Value::as_str)
+}
+
+fn version(agent: &AgentSpec, environment: &Environment) -> Digest {
+    let trusted = (environment.network == NetworkLevel::Trusted).then(|| {
+        let domains: Vec<_> = TRUSTED.iter().map(|category| category.domains).collect();
+        json!({ "version": TRUSTED_VERSION, "domains": domains })
+    });
+    digest_of(&json!({
+        "semantics": SEMANTICS, "rules": agent.rules, "environment": environment, "trusted": trusted,
+    }))
 }
 
 fn default_verdict(kind: ActionKind) -> PolicyVerdict {
@@ -92,33 +260,11 @@ fn default_verdict(kind: ActionKind) -> PolicyVerdict {
     }
 }
 
-fn check(agent: &AgentSpec, rule: &Rule) -> Result<(), PolicyError> {
-    let wrong = |cause: &str| {
-        Err(PolicyError::Rule {
-            agent: agent.name.clone(),
-            rule: rule.id.clone(),
-            cause: cause.to_owned(),
-        })
-    };
-    if rule.id.is_empty() || rule.id.starts_with("stockade.") || rule.id.starts_with("default.") {
-        return wrong("a rule needs an id of its own, not starting with 'stockade.' or 'default.'");
-    }
-    if rule.when == RuleMatch::default() {
-        return wrong("it matches everything; name a kind, tool, path, command or host ('*' is allowed)");
-    }
-    Ok(())
+/// The class of an address as the Guard writes it beside a refused one.
+pub fn class_of(address: IpAddr) -> &'static str {
+    classify(address).as_str()
 }
 
-fn applies(when: &RuleMatch, action: &Action) -> bool {
-    let text = |key: &str| action.args.get(key).and_then(Value::as_str);
-    let fits = |pattern: &Option<String>, text: Option<&str>| match (pattern, text) {
-        (None, _) => true,
-        (Some(pattern), Some(text)) => pattern::matches(pattern, text),
-        (Some(_), None) => false,
-    };
-    when.kind.is_none_or(|kind| kind == action.kind)
-        && fits(&when.tool, Some(&action.operation))
-        && fits(&when.path, text("path"))
-        && fits(&when.command, text("command"))
-        && fits(&when.host, text("host"))
-}
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

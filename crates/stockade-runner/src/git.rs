@@ -19,7 +19,8 @@ const STDERR_LIMIT: usize = 16 << 10;
 const UNTRUSTED_MEMORY_KIB: u64 = 4 << 20;
 
 /// Settings that no repository may override: command-line configuration comes last.
-const HARDENING: [&str; 9] = [
+const HARDENING: [&str; 10] = [
+    "core.protectHFS=true",
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.untrackedCache=false",

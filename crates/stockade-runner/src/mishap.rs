@@ -82,3 +82,10 @@ pub(crate) fn io(what: &str, error: &std::io::Error) -> Failure {
         FailureClass::Unknown => Failure::unknown("host_io", message),
     }
 }
+
+/// An agent that repeats itself, and nobody let it go on.
+pub(crate) fn repeating(what: &str) -> Failure {
+    let what = crate::text::clip(what, 200).0;
+    Failure::terminal("loop", format!("the agent kept asking for the same thing without progress: {what}"))
+        .with_hint("look at its last tool calls; a clearer task or a raised limits.repeat_limit may help")
+}

@@ -11,7 +11,8 @@ use std::{
 
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use tokio::{
-    io::{AsyncReadExt, Interest, unix::AsyncFd},
+    io::{AsyncReadExt, Interest},
+    net::UnixStream,
     process::{Child, Command},
     sync::watch,
     time::timeout,
@@ -31,8 +32,11 @@ const SETUP: Duration = Duration::from_secs(120);
 const CLEANUP: Duration = Duration::from_secs(20);
 
 /// The host's end of the lifeline. When the last copy is dropped the sandbox ends.
+///
+/// The socket keeps message borders (SOCK_SEQPACKET), which tokio has no type for; its
+/// stream type serves for readiness, the reading is our own.
 #[derive(Clone)]
-pub(crate) struct Lifeline(Arc<AsyncFd<OwnedFd>>);
+pub(crate) struct Lifeline(Arc<UnixStream>);
 
 impl Lifeline {
     /// Ends the sandbox. Idempotent; the end is reported later.
@@ -41,7 +45,7 @@ impl Lifeline {
     }
 
     async fn receive(&self) -> io::Result<Option<(Report, Vec<OwnedFd>)>> {
-        let receive = |fd: &OwnedFd| wire::receive(fd.as_fd());
+        let receive = || wire::receive(self.0.as_fd());
         self.0.async_io(Interest::READABLE, receive).await
     }
 }
@@ -71,8 +75,9 @@ pub(crate) async fn launch(
         SockFlag::SOCK_CLOEXEC,
     )
     .step(step)?;
-    nonblocking(&ours).step(step)?;
-    let lifeline = Lifeline(Arc::new(AsyncFd::register(ours).step(step)?));
+    let ours = std::os::unix::net::UnixStream::from(ours);
+    ours.set_nonblocking(true).step(step)?;
+    let lifeline = Lifeline(Arc::new(UnixStream::from_std(ours).step(step)?));
     let (name, args) = program
         .split_first()
         .ok_or_else(|| Failure::new(step, "no launcher program is configured"))?;
@@ -113,11 +118,6 @@ pub(crate) async fn launch(
             Err(failure)
         }
     }
-}
-
-fn nonblocking(fd: &OwnedFd) -> nix::Result<()> {
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
 }
 
 /// What a launcher that died without a report wrote to standard error.

@@ -3,7 +3,9 @@
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use stockade_api::Client;
+use bytes::Bytes;
+use stockade_api::{Client, ClientError, ProblemCode};
+use stockade_domain::RunId;
 
 use crate::{
     exit::{Complaint, Exit},
@@ -85,6 +87,17 @@ impl Connection {
             server.stop().await;
         }
     }
+}
+
+/// A run's receipt; it is sealed shortly after the run's last event.
+pub(crate) async fn receipt(client: &Client, run: RunId) -> Result<Bytes, ClientError> {
+    for _ in 0..50 {
+        match client.receipt(run).await {
+            Err(error) if error.code() == Some(ProblemCode::NoArtifact) => tokio::time::sleep(Duration::from_millis(100)).await,
+            answer => return answer,
+        }
+    }
+    client.receipt(run).await
 }
 
 /// Serves until `stop` resolves, announced to other commands.

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use stockade_bus::InProcessBus;
-use stockade_domain::{AgentKind, AgentSpec, Failure, RepoSpec, RunId, TeamId, TokenId};
+use stockade_domain::{AgentKind, AgentSpec, Failure, FailureClass, RepoSpec, RunId, TeamId, TokenId, Wire};
 use stockade_engine::{EmbeddedEngine, EngineConfig};
 use stockade_gate::{Gate, Gated, kind, model::{ModelDoor, PriceTable}};
 use stockade_gateway::{Catalog, Gateway, GatewayParts, RepoProbe, llm::LlmGateway};
 use stockade_guard::{Guard, GuardConfig};
 use stockade_model::{ReplayProvider, RecordingProvider, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider};
-use stockade_ports::{Bus, Clock, Engine, ModelProvider, Sandbox, Store, SystemClock, TokenRecord};
+use stockade_ports::{Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Sandbox, Store, SystemClock, TokenRecord};
 use stockade_runner::{Runner, RunnerConfig, RunnerParts};
 use stockade_sandbox::{NativeConfig, NativeSandbox};
 use stockade_store::SqliteStore;
@@ -131,6 +131,14 @@ impl Base {
     }
 }
 
+/// The sandbox backend; its launcher is this program.
+pub(crate) fn sandbox(settings: &Settings) -> anyhow::Result<Arc<dyn Sandbox>> {
+    Ok(Arc::new(NativeSandbox::new(NativeConfig {
+        launcher: vec![std::env::current_exe()?.into(), "__sandbox-launch".into()],
+        state_dir: settings.state_dir.clone(),
+    })))
+}
+
 /// Sandbox, guard, runner and engine behind one gate.
 async fn drive(base: &Base, settings: &Settings, provider: Option<Arc<dyn ModelProvider>>) -> anyhow::Result<Arc<dyn Engine>> {
     let gate = Gate::new(Arc::clone(&base.store), Arc::clone(&base.bus), Arc::clone(&base.clock));
@@ -138,10 +146,7 @@ async fn drive(base: &Base, settings: &Settings, provider: Option<Arc<dyn ModelP
     let door = ModelDoor::new(gate.clone(), Gated::<kind::Model, dyn ModelProvider>::new(provider), PriceTable::builtin());
     let internal = Arc::new(LlmGateway::new(door.clone()));
     let guard = Guard::new(gate.clone(), internal, GuardConfig { nameservers: settings.nameservers.clone(), ..GuardConfig::default() });
-    let sandbox: Arc<dyn Sandbox> = Arc::new(NativeSandbox::new(NativeConfig {
-        launcher: vec![std::env::current_exe()?.into(), "__sandbox-launch".into()],
-        state_dir: settings.state_dir.clone(),
-    }));
+    let sandbox = sandbox(settings)?;
     let runner = Runner::new(RunnerParts {
         gate,
         sandbox: Arc::clone(&sandbox),
@@ -236,4 +241,26 @@ struct NoEngine;
 impl Engine for NoEngine {
     async fn wake(&self, _run: RunId) {}
     async fn shutdown(&self) {}
+}
+
+/// The provider of an installation without a model. Runs are refused before they reach it.
+struct NoModel;
+
+#[async_trait]
+impl ModelProvider for NoModel {
+    fn name(&self) -> &str {
+        "none"
+    }
+
+    fn wires(&self) -> &[Wire] {
+        &[]
+    }
+
+    async fn call(&self, _request: ModelRequest) -> Result<ModelResponse, ModelError> {
+        Err(ModelError {
+            provider: "none".to_owned(),
+            message: "no model is configured".to_owned(),
+            class: FailureClass::Terminal,
+        })
+    }
 }

@@ -13,23 +13,38 @@ pub(crate) enum Objection {
     /// A row of the table without a crate.
     StaleRow { name: String },
     /// An import of one of our crates that the table does not allow.
-    Arrow { from: String, to: String, rule: &'static str },
+    Arrow {
+        from: String,
+        to: String,
+        rule: &'static str,
+    },
     /// An outside crate in a crate that keeps a short list of them.
     External { from: String, to: String },
     /// An outside crate that has other owners.
-    Fence { from: String, to: String, owners: String, why: &'static str },
+    Fence {
+        from: String,
+        to: String,
+        owners: String,
+        why: &'static str,
+    },
 }
 
 impl fmt::Display for Objection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownCrate { name } => {
-                write!(f, "{name}: not in the table of layers; give it a row in xtask/src/layers/table.rs")
+                write!(
+                    f,
+                    "{name}: not in the table of layers; give it a row in xtask/src/layers/table.rs"
+                )
             }
             Self::StaleRow { name } => write!(f, "{name}: in the table of layers, but not in the workspace"),
             Self::Arrow { from, to, rule } => write!(f, "{from} -> {to}: {rule}"),
             Self::External { from, to } => {
-                write!(f, "{from} -> {to}: not on the short list of outside crates that {from} may use")
+                write!(
+                    f,
+                    "{from} -> {to}: not on the short list of outside crates that {from} may use"
+                )
             }
             Self::Fence { from, to, owners, why } => write!(f, "{from} -> {to}: {to} belongs to {owners}: {why}"),
         }
@@ -41,20 +56,35 @@ pub(crate) fn check(workspace: &Workspace) -> Vec<Objection> {
     let mut objections = Vec::new();
     for krate in &workspace.crates {
         match find(&krate.name) {
-            None => objections.push(Objection::UnknownCrate { name: krate.name.clone() }),
+            None => objections.push(Objection::UnknownCrate {
+                name: krate.name.clone(),
+            }),
             Some(row) => {
-                objections.extend(krate.deps.iter().filter_map(|dep| check_dep(workspace, krate, row, dep)));
+                objections.extend(
+                    krate
+                        .deps
+                        .iter()
+                        .filter_map(|dep| check_dep(workspace, krate, row, dep)),
+                );
             }
         }
     }
-    let missing = TABLE.iter().filter(|row| !workspace.crates.iter().any(|krate| krate.name == row.name));
-    objections.extend(missing.map(|row| Objection::StaleRow { name: row.name.to_owned() }));
+    let missing = TABLE
+        .iter()
+        .filter(|row| !workspace.crates.iter().any(|krate| krate.name == row.name));
+    objections.extend(missing.map(|row| Objection::StaleRow {
+        name: row.name.to_owned(),
+    }));
     objections
 }
 
 fn check_dep(workspace: &Workspace, krate: &Crate, row: &Row, dep: &Dep) -> Option<Objection> {
     let ours = find(&dep.name).is_some() || workspace.crates.iter().any(|other| other.name == dep.name);
-    if ours { check_ours(krate, row, dep) } else { check_external(krate, row, dep) }
+    if ours {
+        check_ours(krate, row, dep)
+    } else {
+        check_external(krate, row, dep)
+    }
 }
 
 /// Normal and build dependencies follow the table to the letter. Tests and examples may look at any lower layer
@@ -75,7 +105,11 @@ fn check_ours(krate: &Crate, row: &Row, dep: &Dep) -> Option<Objection> {
         Some(layer) if layer == row.layer => "an import sideways",
         Some(_) => "an import downwards that the table does not list",
     };
-    Some(Objection::Arrow { from: krate.name.clone(), to: dep.name.clone(), rule })
+    Some(Objection::Arrow {
+        from: krate.name.clone(),
+        to: dep.name.clone(),
+        rule,
+    })
 }
 
 /// What a test uses from outside is its own affair, except in the core: there a test on a runtime is a sign that
@@ -93,7 +127,12 @@ fn check_external(krate: &Crate, row: &Row, dep: &Dep) -> Option<Objection> {
     }
     let (_, owners, why) = FENCED.iter().find(|(name, ..)| *name == to)?;
     let outsider = !owners.contains(&from.as_str());
-    outsider.then(|| Objection::Fence { from, to, owners: owners.join(", "), why })
+    outsider.then(|| Objection::Fence {
+        from,
+        to,
+        owners: owners.join(", "),
+        why,
+    })
 }
 
 #[cfg(test)]
@@ -107,7 +146,11 @@ mod tests {
                 let target = find(import).unwrap_or_else(|| panic!("{} imports {import}, which has no row", row.name));
                 let gate = *import == "stockade-gate" && row.layer == Layer::Role;
                 let within = row.name == "stockade-policy" && *import == "stockade-domain";
-                assert!(target.layer < row.layer || gate || within, "{} -> {import} does not point down", row.name);
+                assert!(
+                    target.layer < row.layer || gate || within,
+                    "{} -> {import} does not point down",
+                    row.name
+                );
             }
         }
     }
@@ -115,7 +158,11 @@ mod tests {
     #[test]
     fn every_core_crate_has_a_short_list() {
         for row in TABLE.iter().filter(|row| row.layer == Layer::Core) {
-            assert!(ALLOWED_EXTERNAL.iter().any(|(name, _)| *name == row.name), "{} has none", row.name);
+            assert!(
+                ALLOWED_EXTERNAL.iter().any(|(name, _)| *name == row.name),
+                "{} has none",
+                row.name
+            );
         }
     }
 

@@ -39,7 +39,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for objection in &objections {
         eprintln!("layers: {objection}");
     }
-    bail!("{} broken rules of the layers (the table: xtask/src/layers/table.rs)", objections.len())
+    bail!(
+        "{} broken rules of the layers (the table: xtask/src/layers/table.rs)",
+        objections.len()
+    )
 }
 
 fn check_map(workspace: &Workspace) -> Vec<String> {
@@ -48,12 +51,19 @@ fn check_map(workspace: &Workspace) -> Vec<String> {
         Err(error) => return vec![format!("ARCHITECTURE.md cannot be read: {error}")],
     };
     let objections = picture::check(&map, workspace, |path| workspace.root.join(path).exists());
-    objections.into_iter().map(|objection| format!("ARCHITECTURE.md {objection}")).collect()
+    objections
+        .into_iter()
+        .map(|objection| format!("ARCHITECTURE.md {objection}"))
+        .collect()
 }
 
 fn list() {
     for row in table::TABLE {
-        let imports = if row.imports.is_empty() { "nothing of ours".to_owned() } else { row.imports.join(" ") };
+        let imports = if row.imports.is_empty() {
+            "nothing of ours".to_owned()
+        } else {
+            row.imports.join(" ")
+        };
         println!("{:<10}  {:<20}  {imports}", row.layer.label(), row.name);
     }
 }

@@ -7,26 +7,37 @@ use crate::workspace::Workspace;
 const MAX_LINES: usize = 300;
 
 /// Roots whose files the map may point at; every such path must exist.
-const ROOTS: &[&str] = &["crates/", "docs/", "tests/", "xtask/", "fuzz/", "sdk/", "deploy/", ".ci/"];
+const ROOTS: &[&str] = &[
+    "crates/", "docs/", "tests/", "xtask/", "fuzz/", "sdk/", "deploy/", ".ci/",
+];
 
 /// What is wrong with the map. `exists` answers for a path below the workspace's root.
 pub(crate) fn check(map: &str, workspace: &Workspace, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let mut objections = Vec::new();
     let lines = map.lines().count();
     if lines > MAX_LINES {
-        objections.push(format!("has {lines} lines, more than {MAX_LINES}: move the detail to docs/"));
+        objections.push(format!(
+            "has {lines} lines, more than {MAX_LINES}: move the detail to docs/"
+        ));
     }
     let mut named: Vec<&str> = map.split(|c: char| !is_word(c)).filter_map(crate_name).collect();
     named.sort_unstable();
     named.dedup();
     for name in &named {
-        let targets = workspace.crates.iter().flat_map(|krate| &krate.targets).map(|target| target.name.as_str());
+        let targets = workspace
+            .crates
+            .iter()
+            .flat_map(|krate| &krate.targets)
+            .map(|target| target.name.as_str());
         let mut known = workspace.crates.iter().map(|krate| krate.name.as_str()).chain(targets);
         if !known.any(|known| known == *name) {
             objections.push(format!("names `{name}`, which does not exist"));
         }
     }
-    for row in TABLE.iter().filter(|row| row.name.starts_with("stockade-") && !named.contains(&row.name)) {
+    for row in TABLE
+        .iter()
+        .filter(|row| row.name.starts_with("stockade-") && !named.contains(&row.name))
+    {
         objections.push(format!("does not name `{}`", row.name));
     }
     for path in map.split(|c: char| c.is_whitespace() || "`()[]<>|,;".contains(c)) {
@@ -60,7 +71,13 @@ mod tests {
     fn only_plain_words_are_crates() {
         assert_eq!(crate_name("stockade-guest-proto"), Some("stockade-guest-proto"));
         assert_eq!(crate_name("stockade-store."), Some("stockade-store"));
-        for other in ["stockade", "llm.stockade.internal", "~/.cache/stockade-ci", "stockade-runner.service", "stockade-"] {
+        for other in [
+            "stockade",
+            "llm.stockade.internal",
+            "~/.cache/stockade-ci",
+            "stockade-runner.service",
+            "stockade-",
+        ] {
             assert_eq!(crate_name(other), None, "{other}");
         }
     }

@@ -28,18 +28,53 @@ const fn mistake(what: &'static str, from: &'static str, to: &'static str, kind:
 
 const MISTAKES: &[Mistake] = &[
     mistake("an adapter imports a role", "stockade-store", "stockade-runner", None),
-    mistake("an adapter imports its neighbour", "stockade-sandbox", "stockade-store", None),
+    mistake(
+        "an adapter imports its neighbour",
+        "stockade-sandbox",
+        "stockade-store",
+        None,
+    ),
     mistake("a role imports an adapter", "stockade-runner", "stockade-sandbox", None),
-    mistake("a role imports another role", "stockade-guard", "stockade-gateway", None),
+    mistake(
+        "a role imports another role",
+        "stockade-guard",
+        "stockade-gateway",
+        None,
+    ),
     mistake("the core imports a contract", "stockade-domain", "stockade-ports", None),
-    mistake("the guest imports a contract that is not its own", "stockade-guest", "stockade-ports", None),
+    mistake(
+        "the guest imports a contract that is not its own",
+        "stockade-guest",
+        "stockade-ports",
+        None,
+    ),
     mistake("a library imports the binary", "stockade-gateway", "stockade", None),
-    mistake("a build script imports upwards", "stockade-store", "stockade-gate", Some("build")),
+    mistake(
+        "a build script imports upwards",
+        "stockade-store",
+        "stockade-gate",
+        Some("build"),
+    ),
     mistake("a test imports upwards", "stockade-store", "stockade-gate", Some("dev")),
-    mistake("a role's test imports another role", "stockade-runner", "stockade-gateway", Some("dev")),
-    mistake("a black-box test looks inside", "stockade-e2e", "stockade-store", Some("dev")),
+    mistake(
+        "a role's test imports another role",
+        "stockade-runner",
+        "stockade-gateway",
+        Some("dev"),
+    ),
+    mistake(
+        "a black-box test looks inside",
+        "stockade-e2e",
+        "stockade-store",
+        Some("dev"),
+    ),
     mistake("the core uses a runtime", "stockade-domain", "tokio", None),
-    mistake("the core's tests use a runtime", "stockade-policy", "tokio", Some("dev")),
+    mistake(
+        "the core's tests use a runtime",
+        "stockade-policy",
+        "tokio",
+        Some("dev"),
+    ),
     mistake("the guest grows a dependency", "stockade-guest", "regex", None),
     mistake("a role speaks SQL", "stockade-runner", "sqlx", None),
     mistake("a library has untyped errors", "stockade-gateway", "anyhow", None),
@@ -49,7 +84,10 @@ const MISTAKES: &[Mistake] = &[
 pub(crate) fn prove() -> Result<usize> {
     let clean = check(&Workspace::from_metadata(&clean_metadata())?);
     if !clean.is_empty() {
-        bail!("the layer check objects to a workspace that follows the table: {}", join(&clean));
+        bail!(
+            "the layer check objects to a workspace that follows the table: {}",
+            join(&clean)
+        );
     }
     for mistake in MISTAKES {
         let objections = check(&with_dependency(mistake)?);
@@ -81,7 +119,11 @@ fn prove_picture() -> Result<()> {
 
 fn expect(what: &str, objections: &[Objection], names: &[&str]) -> Result<()> {
     let [objection] = objections else {
-        bail!("{what}: expected exactly one objection, got {}: {}", objections.len(), join(objections));
+        bail!(
+            "{what}: expected exactly one objection, got {}: {}",
+            objections.len(),
+            join(objections)
+        );
     };
     let text = objection.to_string();
     match names.iter().find(|name| !text.contains(**name)) {
@@ -91,7 +133,11 @@ fn expect(what: &str, objections: &[Objection], names: &[&str]) -> Result<()> {
 }
 
 fn join(objections: &[Objection]) -> String {
-    objections.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    objections
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Metadata as cargo would print it for a workspace where every crate imports all that its row allows.
@@ -153,10 +199,14 @@ mod tests {
 
     #[test]
     fn the_control_itself_can_fail() {
-        let error = expect("nothing wrong", &[], &["stockade-store"]).unwrap_err().to_string();
+        let error = expect("nothing wrong", &[], &["stockade-store"])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("exactly one objection"), "{error}");
         let silent = [Objection::UnknownCrate { name: "a".into() }];
-        let error = expect("wrong name", &silent, &["stockade-store"]).unwrap_err().to_string();
+        let error = expect("wrong name", &silent, &["stockade-store"])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("does not name stockade-store"), "{error}");
     }
 

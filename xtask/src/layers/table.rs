@@ -94,7 +94,10 @@ pub(crate) const ALLOWED_EXTERNAL: &[(&str, &[&str])] = &[
             "uuid",
         ],
     ),
-    (POLICY, &["cedar-policy", "idna", "ipnet", "serde", "serde_json", "thiserror"]),
+    (
+        POLICY,
+        &["cedar-policy", "idna", "ipnet", "serde", "serde_json", "thiserror"],
+    ),
     (PROTO, &["serde", "serde_json", "thiserror"]),
     ("stockade-guest", &["libc", "serde_json"]),
 ];
@@ -102,17 +105,53 @@ pub(crate) const ALLOWED_EXTERNAL: &[(&str, &[&str])] = &[
 /// Outside crates that have owners: who may name them in normal or build dependencies, and why nobody else.
 pub(crate) const FENCED: &[(&str, &[&str], &str)] = &[
     ("sqlx", &["stockade-store"], "SQL is the store's business"),
-    ("axum", &["stockade-gateway"], "HTTP routes live in the gateway, where the route map checks them"),
-    ("reqwest", &[API, "stockade-model"], "a client that dials anything is a way around the guard"),
-    ("hickory-resolver", &["stockade-guard"], "names are resolved where the addresses are checked"),
+    (
+        "axum",
+        &["stockade-gateway"],
+        "HTTP routes live in the gateway, where the route map checks them",
+    ),
+    (
+        "reqwest",
+        &[API, "stockade-model"],
+        "a client that dials anything is a way around the guard",
+    ),
+    (
+        "hickory-resolver",
+        &["stockade-guard"],
+        "names are resolved where the addresses are checked",
+    ),
     ("hickory-proto", &["stockade-guard"], "DNS is answered by the guard"),
-    ("rustls", &["stockade-guard", "stockade-model", "stockade"], "TLS ends at the edges; the binary picks the provider"),
-    ("nix", &["stockade-sandbox", "stockade-guest"], "system calls are the sandbox's business"),
-    ("seccompiler", &["stockade-sandbox", "stockade-guest"], "filters are the sandbox's business"),
-    ("agent-client-protocol", &["stockade-runner"], "harnesses are driven by the runner"),
+    (
+        "rustls",
+        &["stockade-guard", "stockade-model", "stockade"],
+        "TLS ends at the edges; the binary picks the provider",
+    ),
+    (
+        "nix",
+        &["stockade-sandbox", "stockade-guest"],
+        "system calls are the sandbox's business",
+    ),
+    (
+        "seccompiler",
+        &["stockade-sandbox", "stockade-guest"],
+        "filters are the sandbox's business",
+    ),
+    (
+        "agent-client-protocol",
+        &["stockade-runner"],
+        "harnesses are driven by the runner",
+    ),
     ("clap", &["stockade", "xtask"], "only programs have a command line"),
-    ("anyhow", &["stockade", "xtask", "stockade-e2e"], "libraries have typed errors"),
-    ("tracing-subscriber", &["stockade"], "who listens to traces is the program's choice"),
+    (
+        "anyhow",
+        &["stockade", "xtask", "stockade-e2e"],
+        "libraries have typed errors",
+    ),
+    (
+        "tracing-subscriber",
+        &["stockade"],
+        "who listens to traces is the program's choice",
+    ),
 ];
 
 /// The row of a crate.

@@ -185,8 +185,7 @@ impl Reader {
             let text = flat(&message["content"]);
             match message["role"].as_str() {
                 Some("assistant") => {
-                    let calls =
-                        list(&message["tool_calls"]).filter_map(|call| call["id"].as_str().map(str::to_owned));
+                    let calls = list(&message["tool_calls"]).filter_map(|call| call["id"].as_str().map(str::to_owned));
                     self.assistant(&text, calls);
                 }
                 Some("tool") => self.items.push(Item::ToolResult(text)),
@@ -241,7 +240,9 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn texts(value: &Value) -> Vec<String> {
-    list(value).filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    list(value)
+        .filter_map(|text| text.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// The text of a content that is a string, a list of parts, or an object that holds one.
@@ -270,37 +271,37 @@ mod tests {
         let anthropic = read(
             Wire::AnthropicMessages,
             &json!({
-                "stream": true, "tools": [{"name": "bash", "input_schema": schema}],
-                "system": [{"type": "text", "text": "be brief"}],
-                "messages": [
-                    {"role": "user", "content": [{"type": "text", "text": "go"}]},
-                    {"role": "system", "content": "a reminder"},
-                    {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""}, {"type": "text", "text": "look"}, {"type": "tool_use", "id": "c1", "name": "bash", "input": {}}]},
-                    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "out"}]}]}
-                ]}),
+            "stream": true, "tools": [{"name": "bash", "input_schema": schema}],
+            "system": [{"type": "text", "text": "be brief"}],
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "go"}]},
+                {"role": "system", "content": "a reminder"},
+                {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""}, {"type": "text", "text": "look"}, {"type": "tool_use", "id": "c1", "name": "bash", "input": {}}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "out"}]}]}
+            ]}),
         );
         let chat = read(
             Wire::OpenaiChat,
             &json!({
-                "stream": true, "tools": [{"type": "function", "function": {"name": "bash", "parameters": schema}}],
-                "messages": [
-                    {"role": "system", "content": "be brief"}, {"role": "user", "content": "go"},
-                    {"role": "assistant", "content": "look", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "bash", "arguments": "{}"}}]},
-                    {"role": "tool", "tool_call_id": "c1", "content": "out"}
-                ]}),
+            "stream": true, "tools": [{"type": "function", "function": {"name": "bash", "parameters": schema}}],
+            "messages": [
+                {"role": "system", "content": "be brief"}, {"role": "user", "content": "go"},
+                {"role": "assistant", "content": "look", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "bash", "arguments": "{}"}}]},
+                {"role": "tool", "tool_call_id": "c1", "content": "out"}
+            ]}),
         );
         let responses = read(
             Wire::OpenaiResponses,
             &json!({
-                "stream": true, "tools": [{"type": "function", "name": "bash", "parameters": schema}],
-                "input": [
-                    {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "be brief"}]},
-                    {"role": "user", "content": [{"type": "input_text", "text": "go"}]},
-                    {"type": "reasoning", "summary": []},
-                    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "look"}]},
-                    {"type": "function_call", "call_id": "c1", "name": "bash", "arguments": "{}"},
-                    {"type": "function_call_output", "call_id": "c1", "output": "out"}
-                ]}),
+            "stream": true, "tools": [{"type": "function", "name": "bash", "parameters": schema}],
+            "input": [
+                {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "be brief"}]},
+                {"role": "user", "content": [{"type": "input_text", "text": "go"}]},
+                {"type": "reasoning", "summary": []},
+                {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "look"}]},
+                {"type": "function_call", "call_id": "c1", "name": "bash", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c1", "output": "out"}
+            ]}),
         );
         assert_eq!(anthropic, chat);
         assert_eq!(anthropic, responses);

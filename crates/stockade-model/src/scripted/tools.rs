@@ -111,16 +111,16 @@ fn fill(tool: &OfferedTool, input: Map<String, Value>, call: &Call) -> MappedCal
             name
         } else {
             let synonyms = same(INPUTS, &name);
-            synonyms
-                .iter()
-                .find(|s| knows(s))
-                .map_or(name, |&s| s.to_owned())
+            synonyms.iter().find(|s| knows(s)).map_or(name, |&s| s.to_owned())
         };
         let value = as_declared(value, tool.properties.get(&name));
         own.insert(name, value);
     }
     if tool.required.iter().any(|name| name == "description") && !own.contains_key("description") {
-        own.insert("description".to_owned(), Value::String(format!("Scripted {}", call.tool)));
+        own.insert(
+            "description".to_owned(),
+            Value::String(format!("Scripted {}", call.tool)),
+        );
     }
     if let Some(why) = &call.escalate
         && knows("sandbox_permissions")
@@ -151,14 +151,21 @@ fn as_command(call: &Call) -> Option<String> {
     };
     let path = quote(text("path")?);
     match *same(TOOLS, &call.tool).first()? {
-        "write" => Some(format!(
-            "mkdir -p \"$(dirname -- {path})\" && printf '%s' {} > {path}",
-            quote(text("content")?)
-        )),
+        "write" => {
+            let parent = text("path")?.rsplit_once('/').map(|(parent, _)| parent);
+            let parent = parent.filter(|parent| !parent.is_empty());
+            let make_parent = parent.map(|parent| format!("mkdir -p -- {} && ", quote(parent)));
+            let content = quote(text("content")?);
+            Some(format!(
+                "{}printf '%s' {content} > {path}",
+                make_parent.unwrap_or_default()
+            ))
+        }
+        // No `rm -f`: Codex refuses commands that force a removal.
         "edit" => Some(format!(
             "OLD={} NEW={} awk 'BEGIN {{ RS = \"\\001\"; ORS = \"\"; old = ENVIRON[\"OLD\"]; new = ENVIRON[\"NEW\"] }} \
              {{ at = index($0, old); if (!at) exit 3; print substr($0, 1, at - 1) new substr($0, at + length(old)) }}' \
-             {path} > {path}.new && cat {path}.new > {path} && rm {path}.new",
+             {path} > {path}.new && cat {path}.new > {path}; ok=$?; rm {path}.new; [ $ok = 0 ]",
             quote(text("old")?),
             quote(text("new")?)
         )),

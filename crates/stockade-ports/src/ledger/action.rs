@@ -14,6 +14,8 @@ use crate::{Lease, Settle, StoreError};
 pub struct Asked {
     /// The row with the request's id, if there is one, of whichever run.
     pub earlier: Option<ActionRow>,
+    /// The approval with the request's approval id, if there is one, of whichever run.
+    pub named: Option<Approval>,
     /// The run's approvals with the digest of the request's action that are pending,
     /// approved, rejected or expired and were never used, oldest first.
     pub approvals: Vec<Approval>,
@@ -27,7 +29,8 @@ pub struct Asked {
 ///
 /// [`StoreError::Fenced`] for a stale lease; [`StoreError::Illegal`] when the run has ended,
 /// and when the id was answered before: an action is admitted once, so whoever lost the
-/// answer cannot ask again and run the effect twice.
+/// answer cannot ask again and run the effect twice. Nor may a new question take the place
+/// of an old one by taking its id.
 pub fn admit(held: Held, asked: Asked, request: &AdmitRequest) -> Result<(Change, AdmitDecision), StoreError> {
     held.living("an action")?;
     held.holds(Lease { fence: request.fence })?;
@@ -46,6 +49,15 @@ pub fn admit(held: Held, asked: Asked, request: &AdmitRequest) -> Result<(Change
         history: asked.history,
     };
     let decision = admission::decide(request, &facts);
+    let opens = decision.record.verdict != Verdict::Allow
+        && decision
+            .approval
+            .as_ref()
+            .is_some_and(|a| a.action_id == request.id && a.used_at.is_none());
+    if opens && asked.named.is_some() {
+        let input = "a new approval under a known id";
+        return Err(IllegalInput { state, input }.into());
+    }
     Ok((written(held, &decision, request), decision))
 }
 

@@ -81,6 +81,7 @@ impl Tables {
             .filter(|row| row.counts() && row.record.id != request.id);
         Asked {
             earlier: self.actions.get(&request.id).cloned(),
+            named: self.approvals.get(&request.approval_id).cloned(),
             history: history.map(|row| row.past).collect(),
             approvals: self.approvals(|a| {
                 a.run == request.run && a.digest == digest && a.used_at.is_none() && a.state != ApprovalState::Cancelled

@@ -80,17 +80,27 @@ pub(super) fn install(ports: Ports, ipv6: bool) -> io::Result<()> {
         });
     }
     for family in [IPV4, IPV6] {
-        batch.rule("nat", |e| drop(e.to_loopback(family).verdict(ACCEPT)));
+        batch.rule("nat", |e| {
+            e.to_loopback(family).verdict(ACCEPT);
+        });
     }
-    batch.rule("nat", |e| drop(e.protocol(TCP).redirect(ports.tcp)));
+    batch.rule("nat", |e| {
+            e.protocol(TCP).redirect(ports.tcp);
+        });
     batch.rule("nat", |e| {
         e.protocol(UDP).port(53, true).redirect(ports.dns);
     });
     if !ipv6 {
-        batch.rule("out", |e| drop(e.family(IPV6).verdict(DROP)));
+        batch.rule("out", |e| {
+            e.family(IPV6).verdict(DROP);
+        });
     }
-    batch.rule("out", |e| drop(e.protocol(TCP).verdict(ACCEPT)));
-    batch.rule("out", |e| drop(e.known_connection().verdict(ACCEPT)));
+    batch.rule("out", |e| {
+            e.protocol(TCP).verdict(ACCEPT);
+        });
+    batch.rule("out", |e| {
+            e.known_connection().verdict(ACCEPT);
+        });
     batch.rule("out", |e| {
         e.protocol(UDP).port(ports.dns, true).verdict(ACCEPT);
     });

@@ -13,7 +13,7 @@ use crate::{
     cli::Receipt,
     exit::{Complaint, Exit, Outcome},
     keys,
-    server::Connection,
+    server::{self, Connection},
     settings::Settings,
     terminal::{self, out, style, table},
 };
@@ -29,7 +29,7 @@ async fn show(run: &str, file: Option<&Path>, settings: Settings, json: bool) ->
     let run: RunId = run.parse().map_err(|e| Complaint::usage(format!("{e}")))?;
     let key_path = keys::public_path(&settings.state_dir);
     let connection = Connection::find(settings).await?;
-    let bytes = connection.client().receipt(run).await?;
+    let bytes = server::receipt(connection.client(), run).await?;
     if let Some(file) = file {
         fs::write(file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
         terminal::say(&format!("wrote {}; check it with: stockade receipt verify {}", file.display(), file.display()));

@@ -7,7 +7,7 @@ use stockade_api::{Client, v1};
 use stockade_domain::{Event, EventType, RunId, RunState, event::chain_head, receipt};
 
 use crate::{
-    keys,
+    keys, server,
     terminal::{say, style},
 };
 
@@ -114,7 +114,7 @@ fn asked(events: &[Event]) -> Promise {
 async fn signed(client: &Client, id: RunId, events: &[Event], key: &Path) -> Promise {
     let words = "the receipt verifies and covers every event";
     let checked = async {
-        let file = client.receipt(id).await?;
+        let file = server::receipt(client, id).await?;
         let statement = receipt::verify(&file, &keys::verifying_key(key)?)?;
         let chain = statement.predicate.events;
         anyhow::ensure!(chain_head(events)? == chain.head && events.len() as u64 == chain.count, "the events differ from the receipt's");

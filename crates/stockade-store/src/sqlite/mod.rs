@@ -1,0 +1,150 @@
+//! SQLite: one file, one writer, many readers.
+//!
+//! The write-ahead log lets readers go on while the one writer commits, and
+//! `synchronous=FULL` makes every commit wait for the disk, so that what was acknowledged
+//! survives a power loss. There is one writer connection and every write begins with
+//! `BEGIN IMMEDIATE`: a transaction has the write lock before it reads, so it never finds
+//! out halfway that somebody else wrote first.
+
+mod actions;
+mod approvals;
+mod artifacts;
+mod change;
+mod codec;
+mod error;
+mod events;
+mod keys;
+mod messages;
+mod runs;
+mod store;
+mod tasks;
+mod tokens;
+
+use std::{fs::OpenOptions, path::Path, time::Duration};
+
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    migrate::Migrator,
+    pool::PoolConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use stockade_ports::StoreError;
+
+use error::store_error;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// How long a write waits for another process that writes the same file.
+const BUSY: Duration = Duration::from_secs(5);
+/// How long a caller waits for a connection.
+const ACQUIRE: Duration = Duration::from_secs(30);
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// Connections for reading, at least 1.
+    pub readers: u32,
+    /// The largest size of the database file in pages of 4096 bytes; a write that needs
+    /// more fails as on a full disk. `None`: as large as the disk.
+    pub max_pages: Option<u32>,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            readers: 4,
+            max_pages: None,
+        }
+    }
+}
+
+/// Keeps everything in one SQLite file.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens a store, makes the file if there is none (readable by its owner only, for it
+    /// holds prompts and code), and brings its tables up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] when the file cannot be opened, [`StoreError::Corrupt`]
+    /// when it is no database or was written by a newer Stockade.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(path, SqliteOptions::default()).await
+    }
+
+    /// Opens a store with options; see [`Self::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub async fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let named = |error: StoreError| at(path, error);
+        make_private(path).map_err(|e| named(StoreError::Unavailable(e.to_string())))?;
+        let mut connect = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY);
+        if let Some(pages) = options.max_pages {
+            connect = connect.pragma("max_page_count", pages.to_string());
+        }
+        let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE);
+        let writer = pool().max_connections(1).connect_with(connect.clone()).await;
+        let writer = writer.map_err(|e| named(store_error(e)))?;
+        MIGRATIONS
+            .run(&writer)
+            .await
+            .map_err(|e| named(error::migration_error(e)))?;
+        let connect = connect.pragma("query_only", "ON");
+        let readers = pool()
+            .max_connections(options.readers.max(1))
+            .connect_with(connect)
+            .await;
+        let readers = readers.map_err(|e| named(store_error(e)))?;
+        Ok(Self { writer, readers })
+    }
+
+    /// Closes the file after the work in hand. Every later call fails as
+    /// [`StoreError::Unavailable`], in all clones.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(store_error)
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        self.readers.acquire().await.map_err(store_error)
+    }
+}
+
+async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+    transaction.commit().await.map_err(store_error)
+}
+
+/// SQLite gives the log and the shared memory file the mode of the database file.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+fn at(path: &Path, error: StoreError) -> StoreError {
+    let path = path.display();
+    match error {
+        StoreError::Corrupt(why) => StoreError::Corrupt(format!("{path}: {why}")),
+        StoreError::Unavailable(why) => StoreError::Unavailable(format!("{path}: {why}")),
+        other => other,
+    }
+}

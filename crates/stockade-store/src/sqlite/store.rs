@@ -1,0 +1,288 @@
+//! The port: every method one transaction.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use stockade_domain::{
+    ActionRecord, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Run, RunId, RunInput,
+    RunState, Step, Task, TaskId, TeamId, Timestamp, TokenId,
+    admission::{AdmitDecision, AdmitRequest, Turn},
+};
+use stockade_ports::{
+    Claim, CreateRun, CreateTask, Created, Lease, Message, Settle, Store, StoreError, TokenRecord,
+    ledger::{self, OpenWork},
+};
+
+use super::{
+    SqliteStore, actions, approvals, artifacts, change, commit,
+    error::{missing, store_error},
+    events, keys, messages, runs, tasks, tokens,
+};
+
+impl SqliteStore {
+    /// Expires one approval, read again under the write lock: it may have been decided since.
+    async fn expire_one(&self, due: &Approval, now: Timestamp) -> Result<Option<Approval>, StoreError> {
+        let mut tx = self.begin().await?;
+        let approval = approvals::get(&mut tx, None, due.id).await?;
+        let held = runs::held(&mut tx, None, approval.run).await?;
+        let Some((written, expired)) = ledger::expire(held, &approval, now) else {
+            return Ok(None);
+        };
+        change::write(&mut tx, &written).await?;
+        commit(tx).await?;
+        Ok(Some(expired))
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn create_task(&self, request: CreateTask) -> Result<Created, StoreError> {
+        let mut tx = self.begin().await?;
+        let digest = ledger::task_key(&request);
+        let key = request.idempotency_key;
+        if let Some(created) = keys::replay(&mut tx, request.team, key.as_deref(), digest).await? {
+            return Ok(created);
+        }
+        let task = Task {
+            id: request.id,
+            team: request.team,
+            prompt: request.prompt,
+            repo: request.repo,
+            created_at: request.now,
+        };
+        tasks::insert(&mut tx, &task).await?;
+        let created = keys::create(&mut tx, task, request.run, key, digest, request.now).await?;
+        commit(tx).await?;
+        Ok(created)
+    }
+
+    async fn create_run(
+        &self,
+        team: TeamId,
+        task: TaskId,
+        run: CreateRun,
+        key: Option<String>,
+        now: Timestamp,
+    ) -> Result<Created, StoreError> {
+        let mut tx = self.begin().await?;
+        let digest = ledger::run_key(task, &run);
+        if let Some(created) = keys::replay(&mut tx, team, key.as_deref(), digest).await? {
+            return Ok(created);
+        }
+        let task = tasks::get(&mut tx, team, task).await?;
+        let created = keys::create(&mut tx, task, Some(run), key, digest, now).await?;
+        commit(tx).await?;
+        Ok(created)
+    }
+
+    async fn task(&self, team: TeamId, id: TaskId) -> Result<Task, StoreError> {
+        tasks::get(&mut *self.reader().await?, team, id).await
+    }
+
+    async fn tasks(&self, team: TeamId, before: Option<TaskId>, limit: u32) -> Result<Vec<Task>, StoreError> {
+        tasks::list(&mut *self.reader().await?, team, before, limit).await
+    }
+
+    async fn run(&self, team: Option<TeamId>, id: RunId) -> Result<Run, StoreError> {
+        Ok(runs::held(&mut *self.reader().await?, team, id).await?.run)
+    }
+
+    async fn runs(
+        &self,
+        team: Option<TeamId>,
+        states: &[RunState],
+        before: Option<RunId>,
+        limit: u32,
+    ) -> Result<Vec<Run>, StoreError> {
+        runs::list(&mut *self.reader().await?, team, states, before, limit).await
+    }
+
+    async fn claim(&self, now: Timestamp) -> Result<Option<Claim>, StoreError> {
+        let mut tx = self.begin().await?;
+        let Some(oldest) = runs::oldest_claimable(&mut tx, now).await? else {
+            return Ok(None);
+        };
+        let (written, step) = ledger::claim(oldest, now)?;
+        change::write(&mut tx, &written).await?;
+        commit(tx).await?;
+        let lease = Lease {
+            fence: written.held.fence,
+        };
+        let run = written.held.run;
+        Ok(Some(Claim { run, lease, step }))
+    }
+
+    async fn step(
+        &self,
+        run: RunId,
+        lease: Option<Lease>,
+        input: RunInput,
+        now: Timestamp,
+    ) -> Result<(Run, Step), StoreError> {
+        let mut tx = self.begin().await?;
+        let held = runs::held(&mut tx, None, run).await?;
+        let work = OpenWork {
+            in_flight: actions::in_flight(&mut tx, run).await?,
+            pending: approvals::pending(&mut tx, run).await?,
+        };
+        let (written, step) = ledger::step(held, work, lease, input, now)?;
+        change::write(&mut tx, &written).await?;
+        commit(tx).await?;
+        Ok((written.held.run, step))
+    }
+
+    async fn append(
+        &self,
+        run: RunId,
+        lease: Lease,
+        events: Vec<NewEvent>,
+        now: Timestamp,
+    ) -> Result<Vec<Event>, StoreError> {
+        let mut tx = self.begin().await?;
+        let held = runs::held(&mut tx, None, run).await?;
+        let written = ledger::append(held, lease, events, now)?;
+        change::write(&mut tx, &written).await?;
+        commit(tx).await?;
+        Ok(written.events)
+    }
+
+    async fn events(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<Event>, StoreError> {
+        events::list(&mut *self.reader().await?, run, after, limit).await
+    }
+
+    async fn begin_turn(&self, run: RunId, lease: Lease, now: Timestamp) -> Result<Turn, StoreError> {
+        let mut tx = self.begin().await?;
+        let held = runs::held(&mut tx, None, run).await?;
+        let (written, turn) = ledger::begin_turn(held, lease, now)?;
+        change::write(&mut tx, &written).await?;
+        commit(tx).await?;
+        Ok(turn)
+    }
+
+    async fn admit(&self, request: AdmitRequest) -> Result<AdmitDecision, StoreError> {
+        let mut tx = self.begin().await?;
+        let held = runs::held(&mut tx, None, request.run).await?;
+        let asked = actions::asked(&mut tx, &request).await?;
+        let (written, decision) = ledger::admit(held, asked, &request)?;
+        change::write(&mut tx, &written).await?;
+        commit(tx).await?;
+        Ok(decision)
+    }
+
+    async fn settle(&self, settle: Settle) -> Result<ActionRecord, StoreError> {
+        let mut tx = self.begin().await?;
+        let row = actions::find(&mut tx, settle.id).await?;
+        let row = row.ok_or_else(|| missing("action", settle.id))?;
+        let held = runs::held(&mut tx, None, row.record.run).await?;
+        let (written, record) = ledger::settle(held, row, settle)?;
+        change::write(&mut tx, &written).await?;
+        commit(tx).await?;
+        Ok(record)
+    }
+
+    async fn actions(&self, run: RunId) -> Result<Vec<ActionRecord>, StoreError> {
+        actions::list(&mut *self.reader().await?, run).await
+    }
+
+    async fn approval(&self, team: Option<TeamId>, id: ApprovalId) -> Result<Approval, StoreError> {
+        approvals::get(&mut *self.reader().await?, team, id).await
+    }
+
+    async fn approvals(
+        &self,
+        team: Option<TeamId>,
+        run: Option<RunId>,
+        state: Option<ApprovalState>,
+        limit: u32,
+    ) -> Result<Vec<Approval>, StoreError> {
+        approvals::list(&mut *self.reader().await?, team, run, state, limit).await
+    }
+
+    async fn decide(
+        &self,
+        team: TeamId,
+        id: ApprovalId,
+        decision: ApprovalDecision,
+        now: Timestamp,
+    ) -> Result<Approval, StoreError> {
+        let mut tx = self.begin().await?;
+        let approval = approvals::get(&mut tx, Some(team), id).await?;
+        let held = runs::held(&mut tx, None, approval.run).await?;
+        let (written, decided) = ledger::decide(held, &approval, decision, now)?;
+        change::write(&mut tx, &written).await?;
+        commit(tx).await?;
+        Ok(decided)
+    }
+
+    async fn expire(&self, now: Timestamp) -> Result<Vec<Approval>, StoreError> {
+        // Looked for without the write lock: most of the time there is nothing to do.
+        let due = approvals::due(&mut *self.reader().await?, now).await?;
+        let mut expired = Vec::new();
+        for approval in due {
+            expired.extend(self.expire_one(&approval, now).await?);
+        }
+        Ok(expired)
+    }
+
+    async fn push_message(
+        &self,
+        team: TeamId,
+        run: RunId,
+        by: String,
+        text: String,
+        steer: bool,
+        now: Timestamp,
+    ) -> Result<Message, StoreError> {
+        let mut tx = self.begin().await?;
+        let held = runs::held(&mut tx, Some(team), run).await?;
+        let last = messages::last(&mut tx, run).await?;
+        let (written, message) = ledger::say(held, last, by, text, steer, now)?;
+        change::write(&mut tx, &written).await?;
+        commit(tx).await?;
+        Ok(message)
+    }
+
+    async fn messages(&self, run: RunId, after: u64) -> Result<Vec<Message>, StoreError> {
+        messages::list(&mut *self.reader().await?, run, after).await
+    }
+
+    async fn put_artifact(&self, run: RunId, name: &str, content: Bytes) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        if !runs::exists(&mut tx, run).await? {
+            return Err(missing("run", run));
+        }
+        artifacts::put(&mut tx, run, name, &content).await?;
+        commit(tx).await
+    }
+
+    async fn artifact(&self, run: RunId, name: &str) -> Result<Bytes, StoreError> {
+        artifacts::get(&mut *self.reader().await?, run, name).await
+    }
+
+    async fn put_token(&self, token: TokenRecord) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tokens::insert(&mut tx, &token).await?;
+        commit(tx).await
+    }
+
+    async fn tokens(&self, team: TeamId) -> Result<Vec<TokenRecord>, StoreError> {
+        tokens::list(&mut *self.reader().await?, team).await
+    }
+
+    async fn token_by_digest(&self, secret_sha256: &str) -> Result<TokenRecord, StoreError> {
+        tokens::by_digest(&mut *self.reader().await?, secret_sha256).await
+    }
+
+    async fn revoke_token(&self, team: TeamId, id: TokenId, now: Timestamp) -> Result<TokenRecord, StoreError> {
+        let mut tx = self.begin().await?;
+        let mut token = tokens::get(&mut tx, team, id).await?;
+        token.revoked_at.get_or_insert(now);
+        tokens::update(&mut tx, &token).await?;
+        commit(tx).await?;
+        Ok(token)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let answer = sqlx::query("SELECT 1").fetch_one(&mut *self.reader().await?).await;
+        answer.map(drop).map_err(store_error)
+    }
+}

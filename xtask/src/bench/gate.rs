@@ -1,0 +1,19 @@
+//! Latency and rate of the gate: admit and settle, on a real store.
+
+use anyhow::Result;
+
+use super::Context;
+use super::helper::{self, Helper};
+use super::report::Report;
+
+const HELPER: Helper = Helper {
+    package: "stockade-gate",
+    kind: "example",
+    name: "gate_bench",
+};
+
+pub(crate) fn run(context: &Context) -> Result<Report> {
+    let program = HELPER.build(&context.workspace)?;
+    let rounds = (context.rounds * 20).to_string();
+    helper::measure(program.as_os_str(), &[rounds.as_ref()])?.report()
+}
