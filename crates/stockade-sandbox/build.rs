@@ -2,6 +2,7 @@
 //!
 //! A nested cargo with its own target directory: the Guest needs other flags than the
 //! host program (static, small, aborting), and an artifact dependency is not stable Rust.
+#![allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts through the environment")]
 
 use std::{
     env, fs,

@@ -8,14 +8,15 @@
 
 mod agents;
 mod bench;
+mod failure;
 mod layers;
+mod links;
 mod process;
 mod setup;
 mod tally;
 mod test;
 mod tidy;
 mod tools;
-mod unavailable;
 mod workspace;
 
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ struct Cli {
 enum Command {
     /// Check that the crates import each other downwards only, and that ARCHITECTURE.md tells the truth
     Layers(layers::Args),
-    /// Check the small rules: file sizes, forbidden markers, paths of one machine
+    /// Check the small rules: file sizes, forbidden markers, purity of the core, links between documents
     Tidy,
     /// Install what the tests need
     Setup(setup::Args),
@@ -54,8 +55,10 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(unavailable::exit_code(&error))
+            if !error.is::<failure::Reported>() {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::from(failure::exit_code(&error))
         }
     }
 }

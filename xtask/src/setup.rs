@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 
 use crate::agents::Agents;
+use crate::failure::Unavailable;
 use crate::process;
-use crate::unavailable::Unavailable;
 use crate::workspace::Workspace;
 
 #[derive(clap::Args)]

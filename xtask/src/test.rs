@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::agents::Agents;
+use crate::failure::Reported;
 use crate::process::{self, Captured};
 use crate::setup;
 use crate::tally::{self, Tally};
@@ -73,7 +74,11 @@ const STEPS: &[Step] = &[
     step("layers", "the crates import each other downwards only", |_| {
         own(&["layers"])
     }),
-    step("tidy", "file sizes, markers, paths of one machine", |_| own(&["tidy"])),
+    step(
+        "tidy",
+        "file sizes, markers, purity of the core, links between documents",
+        |_| own(&["tidy"]),
+    ),
     step("clippy", "no warning in any target", |_| {
         check(cargo_with(&[
             "clippy",
@@ -127,7 +132,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let mut table = Vec::new();
     let start = Instant::now();
-    if !args.quick {
+    let agents_wanted = !args.quick && steps.iter().any(|step| step.name == "tests");
+    if agents_wanted {
         setup::packages(setup::AGENTS)?;
     }
     setup::packages(setup::BASE)?;
@@ -212,11 +218,14 @@ fn finish(table: &[Line]) -> Result<()> {
         .filter(|line| !passed(line))
         .map(|(name, ..)| *name)
         .collect();
+    if !failed.is_empty() {
+        println!("\nfailed: {}", failed.join(", "));
+    }
     println!("\n{} passed, {} failed", total.passed, total.failed);
     if failed.is_empty() {
         Ok(())
     } else {
-        bail!("failed: {}", failed.join(", "))
+        Err(Reported.into())
     }
 }
 
@@ -225,7 +234,7 @@ fn passed((_, result, _): &Line) -> bool {
 }
 
 fn cargo_with(args: &[&str]) -> Command {
-    let mut command = Command::new(cargo());
+    let mut command = cargo();
     command.args(args);
     command
 }
@@ -302,6 +311,8 @@ fn doctests(_: &Context) -> Result<Tally> {
 
 /// Runs a test runner and believes its counts only together with its exit code.
 fn count(mut command: Command, read: fn(&Captured) -> Option<Tally>) -> Result<Tally> {
+    // The counts are read from the text, so it must be plain.
+    command.env("CARGO_TERM_COLOR", "never");
     let output = process::tee(command.current_dir(env!("CARGO_MANIFEST_DIR")))?;
     let tally = read(&output).with_context(|| format!("`{}` did not come to its end", process::show(&command)))?;
     if tally == Tally::default() && output.success {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
+use crate::links;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -23,6 +24,24 @@ const CODE_MARKERS: &[(&str, &str)] = &[
         "a test that does not run proves nothing: assert what holds today",
     ),
 ];
+
+/// Where the pure core lives, and words that would end its purity: it gets time, chance and input as arguments.
+const CORE: &[&str] = &["crates/stockade-domain/src/", "crates/stockade-policy/src/"];
+const CORE_MARKERS: &[(&str, &str)] = &[
+    ("std::fs", IMPURE),
+    ("std::env", IMPURE),
+    ("std::process", IMPURE),
+    ("std::thread", IMPURE),
+    ("std::time::Instant", IMPURE),
+    ("SystemTime", IMPURE),
+    ("TcpStream", IMPURE),
+    ("UdpSocket", IMPURE),
+    ("::now()", IMPURE),
+    ("now_v7()", IMPURE),
+    ("new_v4()", IMPURE),
+    ("async fn", IMPURE),
+];
+const IMPURE: &str = "the core is pure: no clock, no chance, no input or output; take it as an argument";
 
 /// Words that may be in no file at all, and why.
 const ANY_MARKERS: &[(&str, &str)] = &[
@@ -47,6 +66,9 @@ pub(crate) fn run() -> Result<()> {
         };
         code += usize::from(is_code(path));
         objections.extend(check(path, &text, LONG_FILES));
+        if path.ends_with(".md") {
+            objections.extend(links::broken(path, &text, |target| root.join(target).exists()));
+        }
     }
     objections.extend(stale(&files, LONG_FILES));
     if objections.is_empty() {
@@ -92,6 +114,9 @@ fn check(path: &str, text: &str, long: &[(&str, usize)]) -> Vec<String> {
     if is_code(path) {
         objections.extend(check_length(path, lines, long));
         objections.extend(find(path, text, CODE_MARKERS));
+        if CORE.iter().any(|core| path.starts_with(core)) {
+            objections.extend(find(path, text, CORE_MARKERS));
+        }
     }
     objections.extend(find(path, text, ANY_MARKERS));
     objections
@@ -154,6 +179,18 @@ mod tests {
             assert!(
                 found.len() == 1 && found[0].starts_with("a.rs:2: "),
                 "{marker}: {found:?}"
+            );
+        }
+        for (marker, _) in CORE_MARKERS {
+            let code = format!("let x = {marker};\n");
+            assert_eq!(
+                check("crates/stockade-domain/src/a.rs", &code, &[]).len(),
+                1,
+                "{marker}"
+            );
+            assert!(
+                check("crates/stockade-runner/src/a.rs", &code, &[]).is_empty(),
+                "{marker}"
             );
         }
         assert!(check("a.rs", "fn fine() {}\n", &[]).is_empty());

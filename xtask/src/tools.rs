@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::agents::cached;
 use crate::process;
-use crate::workspace::cargo;
+use crate::workspace::{cargo, cargo_program, clean};
 
 /// The line whose configuration format `deny.toml` is written in.
 const DENY_VERSION: &str = "0.20";
@@ -42,10 +42,11 @@ impl Deny {
         let start = Instant::now();
         let mut command = if process::in_path("nice") {
             let mut nice = Command::new("nice");
-            nice.args(["-n", "15"]).arg(cargo());
+            nice.args(["-n", "15"]).arg(cargo_program());
+            clean(&mut nice);
             nice
         } else {
-            Command::new(cargo())
+            cargo()
         };
         command
             .args(["install", "--quiet", "--locked", "--root"])

@@ -1,5 +1,6 @@
 //! What cargo knows about this workspace, read from `cargo metadata --no-deps`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -46,7 +47,7 @@ pub(crate) enum DepKind {
 impl Workspace {
     /// Asks cargo about the workspace that this program was built from.
     pub(crate) fn load() -> Result<Self> {
-        let output = Command::new(cargo())
+        let output = cargo()
             .args(["metadata", "--no-deps", "--format-version", "1"])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
@@ -133,9 +134,32 @@ impl Target {
     }
 }
 
-/// The cargo that started this program, so that a toolchain override holds.
-pub(crate) fn cargo() -> String {
-    std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+/// The cargo that started this program, so that a toolchain override holds, without what it told this program
+/// about its own package: build scripts that look at those variables (ring's does) would run again every time.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(cargo_program());
+    clean(&mut command);
+    command
+}
+
+/// Where that cargo is.
+pub(crate) fn cargo_program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// Takes the variables of this program's own package out of a child's environment.
+pub(crate) fn clean(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(describes_a_package) {
+            command.env_remove(name);
+        }
+    }
+}
+
+fn describes_a_package(variable: &str) -> bool {
+    let prefixes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_"];
+    let names = ["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
+    prefixes.iter().any(|prefix| variable.starts_with(prefix)) || names.contains(&variable)
 }
 
 fn text(json: &Value, key: &str) -> Result<String> {
@@ -149,4 +173,25 @@ fn array<'a>(json: &'a Value, key: &str) -> Result<&'a Vec<Value>> {
     json.get(key)
         .and_then(Value::as_array)
         .with_context(|| format!("cargo's metadata has no list `{key}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_person_survive_and_the_package_does_not() {
+        assert!(describes_a_package("CARGO_PKG_NAME") && describes_a_package("CARGO_MANIFEST_DIR"));
+        assert!(!describes_a_package("CARGO_TARGET_DIR") && !describes_a_package("CARGO_INCREMENTAL"));
+        assert!(
+            std::env::var_os("CARGO_PKG_NAME").is_some(),
+            "cargo describes this package to its tests"
+        );
+        let removed: Vec<_> = cargo()
+            .get_envs()
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        assert!(removed.iter().any(|name| name == "CARGO_PKG_NAME"), "{removed:?}");
+    }
 }

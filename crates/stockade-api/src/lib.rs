@@ -17,3 +17,5 @@ pub mod v1;
 
 pub use client::{Client, ClientError, EventStream, ListRuns, Reconnect};
 pub use problem::{PROBLEM_TYPE_BASE, Problem, ProblemCode};
+/// The types of the domain that appear in bodies, for programs that depend on this crate alone.
+pub use stockade_domain as domain;

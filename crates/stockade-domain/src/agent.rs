@@ -70,7 +70,7 @@ pub struct HarnessProfile {
 
 /// Who does the work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum AgentKind {
     /// The loop in the trusted runner: model calls outside, tools inside the sandbox.
     Builtin {

@@ -3,8 +3,8 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use serde_json::{Value, json};
-use stockade_domain::{Action, ActionId, ActionKind, ActionRecord, Amounts, Outcome};
-use stockade_ports::{Bus, Clock, Settle, Store, StoreError, Topic};
+use stockade_domain::{Action, ActionId, ActionKind, ActionRecord, Amounts, Outcome, Wire};
+use stockade_ports::{Bus, Clock, ModelProvider, Settle, Store, StoreError, Topic};
 
 use crate::kind::Kind;
 
@@ -135,6 +135,13 @@ impl<K: Kind, T: ?Sized> Gated<K, T> {
     /// The effector, for as long as the admission lives.
     pub fn open<'a>(&'a self, _admitted: &'a Admitted<K>) -> &'a T {
         &self.effector
+    }
+}
+
+impl Gated<crate::kind::Model, dyn ModelProvider> {
+    /// Name and wires of the provider: facts, no effect.
+    pub fn facts(&self) -> (&str, &[Wire]) {
+        (self.effector.name(), self.effector.wires())
     }
 }
 

@@ -72,6 +72,7 @@
 mod admitted;
 mod gate;
 pub mod kind;
+pub mod model;
 mod refusal;
 mod scope;
 

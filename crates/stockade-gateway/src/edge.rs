@@ -181,17 +181,17 @@ mod tests {
 
     #[test]
     fn an_origin_is_ours_or_refused() {
-        let authority: Authority = "127.0.0.1:7700".parse().unwrap();
+        let authority: Authority = "127.0.0.1:7070".parse().unwrap();
         let with = |name: &'static str, value: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
             own_origin(&authority, &headers).is_ok()
         };
         assert!(own_origin(&authority, &HeaderMap::new()).is_ok());
-        assert!(with("origin", "http://127.0.0.1:7700"));
+        assert!(with("origin", "http://127.0.0.1:7070"));
         assert!(with("sec-fetch-site", "same-origin"));
         assert!(with("sec-fetch-site", "none"));
-        for bad in ["null", "http://127.0.0.1:7701", "http://evil.example", "127.0.0.1:7700"] {
+        for bad in ["null", "http://127.0.0.1:7701", "http://evil.example", "127.0.0.1:7070"] {
             assert!(!with("origin", bad), "{bad}");
         }
         assert!(!with("sec-fetch-site", "cross-site"));

@@ -22,6 +22,7 @@ mod error;
 mod events;
 mod freeze;
 mod limits;
+pub mod llm;
 mod routes;
 mod runs;
 mod server;

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use crate::{Gateway, HttpLimits, edge::HostRule};
 
-/// Heads of requests and answers larger than this are refused (431).
+/// Heads of requests larger than about this are refused (431).
 const HEAD_BYTES: usize = 64 << 10;
 /// More headers than this are refused (431).
 const HEADERS: usize = 64;
@@ -70,7 +70,8 @@ async fn accept(
 ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    stream.set_nodelay(true)?;
+    // A client that is gone already is found out when it is read from.
+    let _ = stream.set_nodelay(true);
     Ok((stream, permit))
 }
 

@@ -42,6 +42,9 @@ faults! {
     /// The destination is a synthetic address that was never handed out in this session.
     UnknownAddress = "unknown_address", "stockade.unknown_address",
         "this address was not handed out for any name in this session; resolve the name again";
+    /// The name leads to the host that runs Stockade.
+    OwnAddress = "own_address", "stockade.address",
+        "the name leads back to the machine that runs Stockade";
     /// TLS without a server name.
     NoSni = "no_sni", "stockade.no_sni",
         "the TLS handshake names no server; enable SNI in the client";

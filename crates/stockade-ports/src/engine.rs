@@ -40,6 +40,12 @@ pub enum EngineError {
 /// is `stopped`. Every method may be cancelled by dropping it; `cleanup` then still works.
 #[async_trait]
 pub trait Activities: Send + Sync {
+    /// Removes what a dead process left: sandboxes and working files. An engine calls it
+    /// once, when it alone drives the store and before it takes the first run.
+    async fn recover(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Makes sandbox and boundary, brings the repository in.
     async fn provision(&self, run: &Run, lease: Lease) -> Result<(), Failure>;
 

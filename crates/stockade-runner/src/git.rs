@@ -132,11 +132,19 @@ impl Git {
     pub(crate) async fn succeed(self) -> Result<Answer, Failure> {
         let what = self.what.clone();
         let answer = self.run().await?;
-        if answer.ok { Ok(answer) } else { Err(failure(&what, &answer.stderr)) }
+        if answer.ok {
+            Ok(answer)
+        } else {
+            Err(failure(&what, &answer.stderr))
+        }
     }
 
     async fn answer(mut self, what: &str) -> Result<Answer, Failure> {
-        let stdin = if self.input.is_some() { Stdio::piped() } else { Stdio::null() };
+        let stdin = if self.input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        };
         self.command
             .stdin(stdin)
             .stdout(Stdio::piped())
@@ -155,7 +163,10 @@ impl Git {
         let out = async {
             match read_to(pipe, limit).await.map_err(|e| mishap::io(what, &e))? {
                 Some(bytes) => Ok(bytes),
-                None => Err(Failure::terminal("too_large", format!("{what}: more than {limit} bytes"))),
+                None => Err(Failure::terminal(
+                    "too_large",
+                    format!("{what}: more than {limit} bytes"),
+                )),
             }
         };
         let feed = async { Ok(feed.await) };
@@ -226,15 +237,26 @@ pub(crate) fn failure(what: &str, stderr: &str) -> Failure {
     if says(&["No space left on device", "Disk quota exceeded"]) {
         return Failure::terminal("disk_full", message).with_hint("free some space on the runner's host");
     }
-    if says(&["Authentication failed", "could not read Username", "could not read Password", "error: 401", "error: 403"]) {
+    if says(&[
+        "Authentication failed",
+        "could not read Username",
+        "could not read Password",
+        "error: 401",
+        "error: 403",
+    ]) {
         return Failure::terminal("unauthorized", message)
             .with_hint("clone the repository where you have access and name the clone's path instead");
     }
-    if says(&["does not appear to be a git repository", "not a git repository", "invalid gitfile format"]) {
+    if says(&[
+        "does not appear to be a git repository",
+        "not a git repository",
+        "invalid gitfile format",
+    ]) {
         return Failure::terminal("repo_invalid", message).with_hint("name a git repository");
     }
     if says(&["not found", "does not exist", "error: 404", "error: 410"]) {
-        return Failure::terminal("repo_not_found", message).with_hint("check the address; a private repository looks missing");
+        return Failure::terminal("repo_not_found", message)
+            .with_hint("check the address; a private repository looks missing");
     }
     if says(&[
         "Could not resolve",
@@ -274,10 +296,26 @@ mod tests {
     #[test]
     fn words_become_classes() {
         for (words, code, class) in [
-            ("fatal: could not read Username for 'https://x'", "unauthorized", FailureClass::Terminal),
-            ("fatal: write error: No space left on device", "disk_full", FailureClass::Terminal),
-            ("fatal: unable to access 'https://x/': Could not resolve host: x", "repo_unreachable", FailureClass::Transient),
-            ("fatal: repository 'https://x/' not found", "repo_not_found", FailureClass::Terminal),
+            (
+                "fatal: could not read Username for 'https://x'",
+                "unauthorized",
+                FailureClass::Terminal,
+            ),
+            (
+                "fatal: write error: No space left on device",
+                "disk_full",
+                FailureClass::Terminal,
+            ),
+            (
+                "fatal: unable to access 'https://x/': Could not resolve host: x",
+                "repo_unreachable",
+                FailureClass::Transient,
+            ),
+            (
+                "fatal: repository 'https://x/' not found",
+                "repo_not_found",
+                FailureClass::Terminal,
+            ),
             ("fatal: something new", "git_failed", FailureClass::Unknown),
         ] {
             let failure = failure("the clone", words);
@@ -288,16 +326,23 @@ mod tests {
     #[tokio::test]
     async fn output_is_bounded_and_the_environment_is_empty() {
         let config = RunnerConfig::new(std::env::temp_dir());
-        let answer = Git::new(&config, "version").args(["--version"]).succeed().await.unwrap();
+        let answer = Git::new(&config, "version")
+            .args(["--version"])
+            .succeed()
+            .await
+            .unwrap();
         assert!(answer.line().starts_with("git version"));
         let refused = Git::new(&config, "version").args(["--version"]).limit(3).run().await;
         assert_eq!(refused.err().unwrap().code, "too_large");
         let environment = Git::bounded(&config, "environment")
-            .args(["-c", "alias.show=!env", "show"])
+            .args(["-c", "alias.environment=!env", "environment"])
             .succeed()
             .await
             .unwrap();
         assert!(environment.line().contains("HOME=/nonexistent"));
-        assert!(!environment.line().contains("CARGO"), "the runner's own environment leaked");
+        assert!(
+            !environment.line().contains("CARGO"),
+            "the runner's own environment leaked"
+        );
     }
 }

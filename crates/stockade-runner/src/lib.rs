@@ -1,1 +1,39 @@
+//! The runner: provisions a sandbox, drives an agent in it, exports what it did.
+//!
+//! [`Runner`] is what the engine's [`Activities`](stockade_ports::Activities) mean:
+//!
+//! 1. `provision`: the repository is copied on the host, stripped of where it came from
+//!    ([`check_repo`]); sandbox and boundary are made around it.
+//! 2. `drive`: the built-in loop, whose model calls stay in this process while its tools run
+//!    inside; or a harness inside that speaks the Agent Client Protocol.
+//! 3. `export`: a patch comes out, untrusted, and becomes a commit on a pristine copy.
+//! 4. `cleanup` and `seal`: the sandbox ends with its run, and the receipt is signed.
+//!
+//! Nothing here decides anything: every tool, question and export asks the gate.
 
+#![forbid(unsafe_code)]
+
+mod builtin;
+mod config;
+mod export;
+mod git;
+mod harness;
+mod inbox;
+mod live;
+mod mishap;
+mod narrator;
+mod profiles;
+mod provision;
+mod pulse;
+mod repo;
+mod runner;
+mod seal;
+mod text;
+
+pub use config::{LLM_URL, RunnerConfig, RunnerParts};
+pub use export::{BUNDLE, PATCH};
+pub use harness::{Missing, installed};
+pub use profiles::profiles;
+pub use repo::check_repo;
+pub use runner::Runner;
+pub use seal::RECEIPT;

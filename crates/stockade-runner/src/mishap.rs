@@ -15,8 +15,9 @@ pub(crate) fn sandbox(error: SandboxError) -> Failure {
     let message = error.to_string();
     match error {
         SandboxError::Unsupported { fix, .. } => Failure::terminal("sandbox_unsupported", message).with_hint(fix),
-        SandboxError::Setup { .. } => Failure::transient("sandbox_setup", message)
-            .with_hint("'stockade doctor' says what this host lacks"),
+        SandboxError::Setup { .. } => {
+            Failure::transient("sandbox_setup", message).with_hint("'stockade doctor' says what this host lacks")
+        }
         SandboxError::Invalid(_) => Failure::terminal("sandbox_invalid", message),
         SandboxError::NotFound(_) => Failure::terminal("not_found", message),
         SandboxError::TooLarge { .. } => Failure::terminal("too_large", message),
@@ -48,9 +49,12 @@ pub(crate) fn store(error: &StoreError) -> Failure {
 /// A refusal that ends the run, and not only an action of it.
 pub(crate) fn refusal(refusal: &Refusal) -> Failure {
     match refusal {
-        Refusal::Exhausted { exhausted } => Failure::terminal("budget_exhausted", exhausted.to_string()).with_hint(
-            format!("raise the limit '{}' of the agent or the run, or ask for less", exhausted.resource),
-        ),
+        Refusal::Exhausted { exhausted } => {
+            Failure::terminal("budget_exhausted", exhausted.to_string()).with_hint(format!(
+                "raise the limit '{}' of the agent or the run, or ask for less",
+                exhausted.resource
+            ))
+        }
         Refusal::Unrecorded(error) => store(error),
         Refusal::Denied { record } if record.rule == "stockade.run_state" => stopped(),
         Refusal::Denied { .. } => Failure::terminal("refused", refusal.to_string()),
@@ -86,6 +90,9 @@ pub(crate) fn io(what: &str, error: &std::io::Error) -> Failure {
 /// An agent that repeats itself, and nobody let it go on.
 pub(crate) fn repeating(what: &str) -> Failure {
     let what = crate::text::clip(what, 200).0;
-    Failure::terminal("loop", format!("the agent kept asking for the same thing without progress: {what}"))
-        .with_hint("look at its last tool calls; a clearer task or a raised limits.repeat_limit may help")
+    Failure::terminal(
+        "loop",
+        format!("the agent kept asking for the same thing without progress: {what}"),
+    )
+    .with_hint("look at its last tool calls; a clearer task or a raised limits.repeat_limit may help")
 }

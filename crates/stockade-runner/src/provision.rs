@@ -59,7 +59,11 @@ impl Runner {
             sandbox: Arc::from(sandbox),
             repo,
         });
-        self.parts.gate.record(&scope, events).await.map_err(|e| mishap::store(&e))
+        self.parts
+            .gate
+            .record(&scope, events)
+            .await
+            .map_err(|e| mishap::store(&e))
     }
 }
 

@@ -13,6 +13,9 @@ use tokio::{
     time::{self, Instant},
 };
 
+/// Longest pause between two looks at a silent run.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+
 /// When something was last heard. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Pulse(Arc<Mutex<Instant>>);
@@ -35,9 +38,11 @@ impl Pulse {
 /// Returns once the run has shown no sign of life for that long while it did not wait for
 /// a person. A hint about the run counts as a sign, as does every byte of its agent.
 pub(crate) async fn silence(gate: &Gate, run: RunId, limit: Duration, pulse: &Pulse) -> Failure {
+    // Looked at more often than the limit, so that a wait that ends just before it passes
+    // does not count as silence of the agent.
+    let look = (limit / 4).clamp(Duration::from_millis(50), LONGEST_LOOK);
     let mut hints = gate.bus().subscribe();
     loop {
-        let due = pulse.last() + limit;
         let hint = async {
             loop {
                 match hints.recv().await {
@@ -49,8 +54,9 @@ pub(crate) async fn silence(gate: &Gate, run: RunId, limit: Duration, pulse: &Pu
         };
         tokio::select! {
             () = hint => pulse.beat(),
-            () = time::sleep_until(due) => {
-                if pulse.last() + limit > Instant::now() {
+            () = time::sleep(look) => {
+                let silent = pulse.last().elapsed();
+                if silent < look {
                     continue;
                 }
                 // A store that does not answer is no proof of silence; the gate deals with it.
@@ -58,10 +64,11 @@ pub(crate) async fn silence(gate: &Gate, run: RunId, limit: Duration, pulse: &Pu
                     Ok(run) => run.state() == RunState::Waiting,
                     Err(_) => true,
                 };
-                if !waits {
+                if waits {
+                    pulse.beat();
+                } else if silent >= limit {
                     return inactive(limit);
                 }
-                pulse.beat();
             }
         }
     }

@@ -140,6 +140,16 @@ impl Runner {
 
 #[async_trait]
 impl Activities for Runner {
+    async fn recover(&self) -> Result<(), Failure> {
+        let reaped = self.parts.sandbox.reap().await;
+        let reaped = reaped.map_err(|e| Failure::terminal("leftovers", e.to_string()))?;
+        let files = self.reap().await?;
+        if reaped.sandboxes > 0 || files > 0 {
+            tracing::info!(sandboxes = reaped.sandboxes, files, "removed what a dead process left");
+        }
+        Ok(())
+    }
+
     async fn provision(&self, run: &Run, lease: Lease) -> Result<(), Failure> {
         if self.find(run.id).is_some_and(|live| live.place().is_some()) {
             self.cleanup(run.id).await;
@@ -158,7 +168,11 @@ impl Activities for Runner {
         }
         let done = self.run_agent(run, &live).await;
         // Whatever an agent ends with while it is being stopped, it ends because of that.
-        if live.stop.is_cancelled() { Err(mishap::stopped()) } else { done }
+        if live.stop.is_cancelled() {
+            Err(mishap::stopped())
+        } else {
+            done
+        }
     }
 
     async fn export(&self, run: &Run, _lease: Lease) -> Result<RunResult, Failure> {

@@ -24,7 +24,10 @@ pub(crate) async fn seal(store: &dyn Store, key: &SigningKey, id: RunId) -> Resu
     }
     let run = store.run(None, id).await.map_err(failed)?;
     if !run.state().is_terminal() {
-        let message = format!("{id} is {}; a receipt is made of a run that has ended", run.state().as_str());
+        let message = format!(
+            "{id} is {}; a receipt is made of a run that has ended",
+            run.state().as_str()
+        );
         return Err(Failure::terminal("not_terminal", message));
     }
     let actions = store.actions(id).await.map_err(failed)?;
@@ -33,7 +36,10 @@ pub(crate) async fn seal(store: &dyn Store, key: &SigningKey, id: RunId) -> Resu
     let sandboxes = sandboxes(store, id).await.map_err(failed)?;
     let statement = Statement::new(run, actions, approvals, sandboxes);
     let envelope = receipt::sign(&statement, key);
-    store.put_artifact(id, RECEIPT, Bytes::from(envelope)).await.map_err(failed)
+    store
+        .put_artifact(id, RECEIPT, Bytes::from(envelope))
+        .await
+        .map_err(failed)
 }
 
 /// The data of every `sandbox.ready` event.
@@ -44,6 +50,10 @@ async fn sandboxes(store: &dyn Store, id: RunId) -> Result<Vec<Value>, StoreErro
         let page = store.events(id, after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(found) };
         after = last.seq;
-        found.extend(page.into_iter().filter(|e| e.kind == EventType::SandboxReady).map(|e| e.data));
+        found.extend(
+            page.into_iter()
+                .filter(|e| e.kind == EventType::SandboxReady)
+                .map(|e| e.data),
+        );
     }
 }

@@ -95,7 +95,8 @@ pub(crate) fn redact(text: &str) -> String {
         out.push_str(&redact_word(word, after_scheme));
         out.push_str(rest);
         if !word.is_empty() {
-            after_scheme = ["bearer", "basic", "token"].contains(&word.trim_end_matches(':').to_ascii_lowercase().as_str());
+            after_scheme =
+                ["bearer", "basic", "token"].contains(&word.trim_end_matches(':').to_ascii_lowercase().as_str());
         }
     }
     out
@@ -104,9 +105,18 @@ pub(crate) fn redact(text: &str) -> String {
 fn redact_word(word: &str, after_scheme: bool) -> String {
     const HIDDEN: &str = "[redacted]";
     const PREFIXES: [&str; 10] = [
-        "sk-", "sk_", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "AKIA", "AIza",
+        "sk-",
+        "sk_",
+        "ghp_",
+        "gho_",
+        "ghs_",
+        "github_pat_",
+        "glpat-",
+        "xoxb-",
+        "AKIA",
+        "AIza",
     ];
-    if after_scheme && word.len() >= 8 {
+    if after_scheme && word.len() >= 8 && word.contains(|c: char| c.is_ascii_digit()) {
         return HIDDEN.to_owned();
     }
     if let Some(at) = word.find("://")
@@ -150,7 +160,8 @@ mod tests {
 
     #[test]
     fn credentials_are_hidden_and_ordinary_words_stay() {
-        let text = redact("Authorization: Bearer abcdefgh12345, key=sk-ant-1234567890abcdef in https://me:pw@host/x ok");
+        let text =
+            redact("Authorization: Bearer abcdefgh12345, key=sk-ant-1234567890abcdef in https://me:pw@host/x ok");
         assert_eq!(
             text,
             "Authorization: Bearer [redacted], key=[redacted] in https://[redacted]@host/x ok"

@@ -1,7 +1,9 @@
 //! Times a native sandbox from the request to the first byte of a program inside, beside
 //! `bwrap --unshare-all` doing as much as it can of the same.
 //!
-//! `cargo run --release -p stockade-sandbox --example cold_start -- LAUNCHER [RUNS]`
+//! `cargo run --release -p stockade-sandbox --example cold_start -- [--json] LAUNCHER [RUNS]`
+//!
+//! With `--json` it measures only our side and prints it for `cargo xtask bench sandbox`, which alternates.
 #![allow(clippy::print_stdout)]
 
 use std::{
@@ -16,7 +18,8 @@ use stockade_sandbox::{NativeConfig, NativeSandbox};
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
-    let mut args = std::env::args_os().skip(1);
+    let mut args = std::env::args_os().skip(1).peekable();
+    let json = args.next_if(|arg| arg == "--json").is_some();
     let launcher = args.next().ok_or("name the launcher binary")?;
     let runs = args.next().map_or(Ok(30), |n| n.to_string_lossy().parse())?;
     let state = tempfile::tempdir()?;
@@ -27,7 +30,10 @@ fn main() -> Result<(), Failure> {
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let facts = runtime.block_on(sandbox.check())?;
-    println!("mode {}, limits {:?}, notes {:?}", facts.mode, facts.enforced_limits, facts.notes);
+    let about = format!("mode {}, limits {:?}, notes {:?}", facts.mode, facts.enforced_limits, facts.notes);
+    if !json {
+        println!("{about}");
+    }
     let mut ours = Vec::new();
     let mut ready = Vec::new();
     let mut ends = Vec::new();
@@ -37,12 +43,21 @@ fn main() -> Result<(), Failure> {
         ready.push(start);
         ours.push(whole);
         ends.push(end);
+        if json {
+            continue;
+        }
         let begun = Instant::now();
         let mut bwrap = Command::new("bwrap");
         bwrap.args(["--unshare-all", "--ro-bind", "/", "/", "/bin/true"]);
         if bwrap.stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {
             theirs.push(begun.elapsed());
         }
+    }
+    if json {
+        let ms = |times: &[Duration]| times.iter().map(|time| time.as_secs_f64() * 1e3).collect::<Vec<_>>();
+        let samples = serde_json::json!({"create": ms(&ready), "create_and_true": ms(&ours), "destroy": ms(&ends)});
+        println!("{}", serde_json::json!({"samples": samples, "notes": [about]}));
+        return Ok(());
     }
     report("create (Guest answers)", &mut ready);
     report("create + /bin/true ended", &mut ours);

@@ -41,8 +41,6 @@ pub(crate) struct Setting {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CgroupPlan {
     parents: Vec<Parent>,
-    /// What is not possible and why, for the operator.
-    pub(crate) notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,17 +62,6 @@ impl CgroupPlan {
         plan.version_1(&mounts);
         if let Some(own) = &mounts.unified {
             plan.version_2(own, &mounts.unified_root);
-        }
-        let missing: Vec<_> = CONTROLLERS
-            .into_iter()
-            .filter(|c| !plan.enforces(c))
-            .collect();
-        if !missing.is_empty() {
-            plan.notes.push(format!(
-                "no writable cgroup for {}: start stockade as root or in a delegated cgroup \
-                 (systemd-run --user --scope -p Delegate=yes stockade …)",
-                missing.join(", ")
-            ));
         }
         plan
     }

@@ -2,11 +2,15 @@
 //! programs need and that are public on the host anyway.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, DirBuilder, Permissions},
+    hash::{DefaultHasher, Hash, Hasher},
     io,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+use stockade_ports::sandbox::BASE_GIT_DIR;
 
 use crate::INSIDE_ID;
 
@@ -15,6 +19,7 @@ use crate::INSIDE_ID;
 const NAME_SERVER: &str = "198.18.0.1";
 /// Larger files are no settings.
 const MAX_FILE: u64 = 8 << 20;
+const UNAVAILABLE: [io::ErrorKind; 2] = [io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound];
 const MAX_DEPTH: u32 = 6;
 
 /// Copied where they exist and everybody on the host may read them. Nothing that
@@ -25,32 +30,122 @@ const FILES: [&str; 22] = [
     "alpine-release", "locale.alias", "locale.conf", "inputrc", "gai.conf", "host.conf", "magic",
     "magic.mime", "shells",
 ];
-const DIRECTORIES: [&str; 9] = [
-    "ld.so.conf.d", "ssl/certs", "pki/tls/certs", "pki/ca-trust/extracted", "crypto-policies",
+const TREES: [&str; 11] = [
+    "ssl/openssl.cnf", "pki/tls/openssl.cnf", "ld.so.conf.d", "ssl/certs", "pki/tls/certs", "pki/ca-trust/extracted", "crypto-policies",
     "alternatives", "terminfo", "fonts", "skel",
 ];
 /// Settings of language runtimes, which carry versions in their names.
 const RUNTIMES: [&str; 3] = ["python3", "perl", "java"];
-const SSL_FILES: [&str; 2] = ["ssl/openssl.cnf", "pki/tls/openssl.cnf"];
 
-/// Makes the directory `to` and fills it from `from` (the host's `/etc`).
-pub(crate) fn generate(from: &Path, to: &Path) -> io::Result<()> {
-    directory(to)?;
-    for name in FILES.iter().chain(&SSL_FILES) {
-        copy(from, to, name)?;
-    }
-    for name in DIRECTORIES {
-        copy(from, to, name)?;
-    }
-    for entry in fs::read_dir(from)?.flatten() {
-        if let Some(name) = entry.file_name().to_str()
-            && RUNTIMES.iter().any(|runtime| name.starts_with(runtime))
-        {
-            copy(from, to, name)?;
+/// What one entry of the generated directory is made from.
+enum Entry {
+    Directory,
+    Link(PathBuf),
+    /// A public file of the host.
+    Copy,
+    Text(String),
+}
+
+/// The generated directory before it exists: relative paths, parents first.
+pub(crate) struct Plan {
+    from: PathBuf,
+    entries: BTreeMap<PathBuf, Entry>,
+    fingerprint: u64,
+}
+
+impl Plan {
+    /// Looks at `from` (the host's `/etc`) and decides what of it appears inside.
+    pub(crate) fn make(from: &Path) -> io::Result<Self> {
+        let mut plan = Self {
+            from: from.to_owned(),
+            entries: BTreeMap::new(),
+            fingerprint: 0,
+        };
+        let mut hasher = DefaultHasher::new();
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        for (name, text) in generated() {
+            text.hash(&mut hasher);
+            plan.entries.insert(name.into(), Entry::Text(text));
         }
+        let mtab = Entry::Link("/proc/self/mounts".into());
+        plan.entries.insert("mtab".into(), mtab);
+        for name in FILES.iter().chain(&TREES) {
+            plan.add(Path::new(name), MAX_DEPTH, &mut hasher)?;
+        }
+        for entry in sorted(from)? {
+            if RUNTIMES.iter().any(|runtime| entry.starts_with(runtime)) {
+                plan.add(Path::new(&entry), MAX_DEPTH, &mut hasher)?;
+            }
+        }
+        plan.fingerprint = hasher.finish();
+        Ok(plan)
     }
+
+    /// Differs when what [`Plan::write`] would write differs.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("{:016x}", self.fingerprint)
+    }
+
+    /// Adds what everybody may read below `name`. What has gone is not there.
+    fn add(&mut self, name: &Path, depth: u32, hasher: &mut DefaultHasher) -> io::Result<()> {
+        let path = self.from.join(name);
+        let Ok(meta) = fs::symlink_metadata(&path) else {
+            return Ok(());
+        };
+        if self.entries.contains_key(name) {
+            return Ok(());
+        }
+        let public = meta.mode() & 0o004 != 0;
+        let entry = if meta.is_symlink() {
+            Entry::Link(fs::read_link(&path)?)
+        } else if meta.is_dir() && public && depth > 0 {
+            Entry::Directory
+        } else if meta.is_file() && public && meta.len() <= MAX_FILE {
+            Entry::Copy
+        } else {
+            return Ok(());
+        };
+        name.hash(hasher);
+        (meta.mode(), meta.size(), meta.mtime(), meta.mtime_nsec()).hash(hasher);
+        for parent in name.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
+            self.entries.insert(parent.to_owned(), Entry::Directory);
+        }
+        let is_directory = matches!(entry, Entry::Directory);
+        self.entries.insert(name.to_owned(), entry);
+        if is_directory {
+            for child in sorted(&path)? {
+                if child != "private" {
+                    self.add(&name.join(child), depth - 1, hasher)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directory `to` and fills it.
+    pub(crate) fn write(&self, to: &Path) -> io::Result<()> {
+        directory(to)?;
+        for (name, entry) in &self.entries {
+            let target = to.join(name);
+            match entry {
+                Entry::Directory => directory(&target)?,
+                Entry::Link(link) => symlink(link, &target)?,
+                Entry::Text(text) => write(&target, text.as_bytes())?,
+                Entry::Copy => match fs::read(self.from.join(name)) {
+                    Ok(bytes) => write(&target, &bytes)?,
+                    // It may have gone since; what we cannot read is not public.
+                    Err(e) if UNAVAILABLE.contains(&e.kind()) => {}
+                    Err(e) => return Err(e),
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+fn generated() -> [(&'static str, String); 6] {
     let id = INSIDE_ID;
-    for (name, text) in [
+    [
         (
             "passwd",
             format!(
@@ -59,18 +154,32 @@ pub(crate) fn generate(from: &Path, to: &Path) -> io::Result<()> {
                  nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
             ),
         ),
-        ("group", format!("root:x:0:\nagent:x:{id}:\nnogroup:x:65534:\n")),
+        (
+            "group",
+            format!("root:x:0:\nagent:x:{id}:\nnogroup:x:65534:\n"),
+        ),
         ("hostname", "sandbox\n".to_owned()),
         (
             "hosts",
             "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n".to_owned(),
         ),
-        ("resolv.conf", format!("nameserver {NAME_SERVER}\noptions timeout:5 attempts:2\n")),
-        ("gitconfig", "[safe]\n\tdirectory = /run/stockade/base.git\n".to_owned()),
-    ] {
-        write(&to.join(name), text.as_bytes())?;
-    }
-    symlink("/proc/self/mounts", to.join("mtab"))
+        (
+            "resolv.conf",
+            format!("nameserver {NAME_SERVER}\noptions timeout:5 attempts:2\n"),
+        ),
+        (
+            "gitconfig",
+            format!("[safe]\n\tdirectory = {BASE_GIT_DIR}\n"),
+        ),
+    ]
+}
+
+fn sorted(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(dir)?.flatten();
+    let names = entries.filter_map(|e| e.file_name().into_string().ok());
+    let mut names: Vec<_> = names.collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn directory(path: &Path) -> io::Result<()> {
@@ -81,43 +190,6 @@ fn directory(path: &Path) -> io::Result<()> {
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(path, bytes)?;
     fs::set_permissions(path, Permissions::from_mode(0o644))
-}
-
-fn copy(from: &Path, to: &Path, name: &str) -> io::Result<()> {
-    let target = to.join(name);
-    if fs::symlink_metadata(&target).is_ok() {
-        return Ok(());
-    }
-    if let Some(parent) = target.parent() {
-        directory(parent)?;
-    }
-    copy_public(&from.join(name), &target, MAX_DEPTH)
-}
-
-/// Copies what everybody may read. What cannot be read or has gone is not there.
-fn copy_public(from: &Path, to: &Path, depth: u32) -> io::Result<()> {
-    let Ok(meta) = fs::symlink_metadata(from) else {
-        return Ok(());
-    };
-    if meta.is_symlink() {
-        return symlink(fs::read_link(from)?, to);
-    }
-    let public = meta.mode() & 0o004 != 0;
-    if meta.is_dir() && public && depth > 0 {
-        directory(to)?;
-        for entry in fs::read_dir(from)?.flatten() {
-            if entry.file_name() != "private" {
-                copy_public(&entry.path(), &to.join(entry.file_name()), depth - 1)?;
-            }
-        }
-    } else if meta.is_file() && public && meta.len() <= MAX_FILE {
-        match fs::read(from) {
-            Ok(bytes) => write(to, &bytes)?,
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -142,7 +214,8 @@ mod tests {
             fs::write(from.join(name), format!("host {name}")).expect("write");
             fs::set_permissions(from.join(name), Permissions::from_mode(mode)).expect("chmod");
         }
-        generate(&from, &to).expect("generates");
+        let plan = Plan::make(&from).expect("plans");
+        plan.write(&to).expect("writes");
         for there in ["ssl/certs/ca.pem", "services", "passwd", "resolv.conf"] {
             assert!(to.join(there).exists(), "{there}");
         }
@@ -151,5 +224,10 @@ mod tests {
         }
         let passwd = fs::read_to_string(to.join("passwd")).expect("passwd");
         assert!(passwd.contains("agent:x:1000") && !passwd.contains("host"));
+        let again = Plan::make(&from).expect("plans").fingerprint();
+        assert_eq!(plan.fingerprint(), again);
+        fs::write(from.join("services"), "another length").expect("write");
+        let changed = Plan::make(&from).expect("plans").fingerprint();
+        assert_ne!(plan.fingerprint(), changed);
     }
 }

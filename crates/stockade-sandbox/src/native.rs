@@ -49,6 +49,8 @@ static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.bin"));
 const IMAGE: &str = "host";
 /// Longest the Guest may take to say hello.
 const HELLO: Duration = Duration::from_secs(30);
+/// Start of the names of images that are being made.
+const UNFINISHED: &str = "new-";
 /// Least space a sandbox can work with.
 const MIN_DISK: u64 = 1 << 20;
 
@@ -77,17 +79,10 @@ pub struct NativeSandbox {
 struct Host {
     owner: ProcessId,
     guest: OwnedFd,
-    images: PathBuf,
+    etc: PathBuf,
     cgroups: CgroupPlan,
     pids_by_rlimit: bool,
     serial: AtomicU64,
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        // The reaper removes it if this does not happen.
-        let _ = fs::remove_dir_all(&self.images);
-    }
 }
 
 impl NativeSandbox {
@@ -121,7 +116,7 @@ impl NativeSandbox {
         let name = format!("{}-{}-{serial}", spec.run, host.owner.pid);
         let dir = self.sandboxes().join(&name);
         let orders = LaunchSpec {
-            etc: host.images.join("etc"),
+            etc: host.etc.clone(),
             workspace: spec.workspace.clone(),
             base_git: spec.base_git.clone(),
             agents: spec.agents_dir.clone(),
@@ -305,7 +300,7 @@ impl Sandbox for NativeSandbox {
         let mut handle = self.start(trial).await?;
         let ipv6 = handle.take_boundary().is_some_and(|b| b.tcp6.is_some());
         handle.destroy().await?;
-        let mut notes = host.cgroups.notes.clone();
+        let mut notes = host.notes();
         if !ipv6 {
             notes.push("this host has no IPv6: sandboxes drop it".to_owned());
         }
@@ -342,17 +337,30 @@ impl Host {
         private_directory(&state_dir.join("sandboxes")).step(step())?;
         private_directory(&state_dir.join("images")).step(step())?;
         let owner = ProcessId::own().step("identify this process")?;
-        let label = format!("{}-{}", owner.label(), unique());
-        let images = state_dir.join("images").join(label);
-        etc::generate(Path::new("/etc"), &images.join("etc")).step("generate the sandbox's /etc")?;
+        let etc = generated_etc(&state_dir.join("images"), &owner)
+            .step("generate the sandbox's /etc")?;
         Ok(Self {
             guest: guest_memory().step("keep the Guest in memory")?,
             cgroups: CgroupPlan::discover(),
             pids_by_rlimit: kernel_at_least(5, 14),
             serial: AtomicU64::new(0),
             owner,
-            images,
+            etc,
         })
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let enforced = self.enforced();
+        let missing = ["memory", "pids", "cpu"].into_iter();
+        let missing: Vec<_> = missing.filter(|m| !enforced.iter().any(|e| e == m)).collect();
+        if missing.is_empty() {
+            return Vec::new();
+        }
+        vec![format!(
+            "no writable cgroup to limit {}: start stockade as root or in a delegated cgroup \
+             (systemd-run --user --scope -p Delegate=yes stockade …)",
+            missing.join(" and ")
+        )]
     }
 
     fn enforced(&self) -> Vec<String> {
@@ -375,6 +383,25 @@ impl Host {
 fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The generated `/etc`, shared by all sandboxes as long as the host's does not change.
+fn generated_etc(images: &Path, owner: &ProcessId) -> io::Result<PathBuf> {
+    let plan = etc::Plan::make(Path::new("/etc"))?;
+    let image = images.join(plan.fingerprint());
+    let etc = image.join("etc");
+    if !etc.is_dir() {
+        let unfinished = images.join(format!("{UNFINISHED}{}-{}", owner.pid, unique()));
+        plan.write(&unfinished.join("etc"))?;
+        // Whole or not at all. Somebody else may have been faster, with the same result.
+        if let Err(e) = fs::rename(&unfinished, &image) {
+            let _ = fs::remove_dir_all(&unfinished);
+            if !etc.is_dir() {
+                return Err(e);
+            }
+        }
+    }
+    Ok(etc)
 }
 
 fn private_directory(path: &Path) -> io::Result<()> {
@@ -418,9 +445,11 @@ fn kernel_at_least(major: u32, minor: u32) -> bool {
 /// Removes what sandboxes of dead processes left below the state directory.
 fn reap(state_dir: &Path) -> Result<u32, Failure> {
     let mut count = 0;
+    let mut live = 0;
     for dir in subdirectories(&state_dir.join("sandboxes"))? {
         let record = Record::read(&dir);
         if record.as_ref().is_ok_and(|r| r.owner.is_alive()) {
+            live += 1;
             continue;
         }
         // Its own launcher is probably at it already; a hung one is ended. What it
@@ -442,23 +471,28 @@ fn reap(state_dir: &Path) -> Result<u32, Failure> {
         clean(&leftovers)?;
         count += 1;
     }
-    for dir in subdirectories(&state_dir.join("images"))? {
-        let label = dir.file_name().and_then(|name| name.to_str());
-        if !label.is_some_and(image_is_in_use) {
-            let _ = fs::remove_dir_all(&dir);
-        }
+    if live == 0 {
+        remove_old_images(&state_dir.join("images"))?;
     }
     Ok(count)
 }
 
-/// Whether the process that made an image directory, named after it, still runs.
-fn image_is_in_use(label: &str) -> bool {
-    let Some((owner, _)) = label.rsplit_once('-') else {
-        return false;
-    };
-    let pid = owner.split('-').next().and_then(|pid| pid.parse().ok());
-    pid.and_then(|pid| ProcessId::of(pid).ok())
-        .is_some_and(|id| id.label() == owner)
+/// Removes generated directories no new sandbox would use. Only called when there is no
+/// live sandbox that could still use one.
+fn remove_old_images(images: &Path) -> Result<(), Failure> {
+    let plan = etc::Plan::make(Path::new("/etc")).step("read the host's /etc")?;
+    let current = plan.fingerprint();
+    for dir in subdirectories(images)? {
+        let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let maker = name.strip_prefix(UNFINISHED).and_then(|rest| {
+            let pid = rest.split('-').next()?.parse().ok()?;
+            ProcessId::of(pid).ok()
+        });
+        if name != current && maker.is_none() {
+            let _ = fs::remove_dir_all(&dir);
+        }
+    }
+    Ok(())
 }
 
 fn subdirectories(dir: &Path) -> Result<Vec<PathBuf>, Failure> {

@@ -37,11 +37,6 @@ impl ProcessId {
         boot_id().is_ok_and(|boot| boot == self.boot)
             && start_time(self.pid).is_ok_and(|start| start == self.start)
     }
-
-    /// A name for files that belong to the process.
-    pub(crate) fn label(&self) -> String {
-        format!("{}-{}", self.pid, self.start)
-    }
 }
 
 fn boot_id() -> io::Result<String> {

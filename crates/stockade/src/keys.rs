@@ -9,7 +9,10 @@ use std::{
 
 use ed25519_dalek::{
     SigningKey, VerifyingKey,
-    pkcs8::{DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, spki::der::pem::LineEnding},
+    pkcs8::{
+        DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _,
+        spki::der::pem::LineEnding,
+    },
 };
 
 use crate::exit::{Complaint, Exit};
@@ -42,12 +45,16 @@ pub(crate) fn signing_key(state_dir: &Path) -> Result<SigningKey, Complaint> {
 }
 
 fn make_key(state_dir: &Path, path: &Path) -> Result<SigningKey, Complaint> {
-    let failed = |e: &dyn std::fmt::Display| Complaint::usage(format!("cannot make the receipt key {}: {e}", path.display()));
+    let failed =
+        |e: &dyn std::fmt::Display| Complaint::usage(format!("cannot make the receipt key {}: {e}", path.display()));
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|e| failed(&e))?;
     let key = SigningKey::from_bytes(&seed);
     let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|e| failed(&e))?;
-    let public = key.verifying_key().to_public_key_pem(LineEnding::LF).map_err(|e| failed(&e))?;
+    let public = key
+        .verifying_key()
+        .to_public_key_pem(LineEnding::LF)
+        .map_err(|e| failed(&e))?;
     fs::create_dir_all(state_dir.join("keys")).map_err(|e| failed(&e))?;
     // The public half first: a private key without it would be found, trusted and unverifiable.
     fs::write(public_path(state_dir), public).map_err(|e| failed(&e))?;
@@ -68,7 +75,12 @@ pub(crate) fn verifying_key(path: &Path) -> Result<VerifyingKey, Complaint> {
 /// Writes a file that only its owner reads, whole or not at all.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&draft, path)
@@ -85,7 +97,10 @@ pub(crate) fn operator_token(state_dir: &Path) -> Result<Option<String>, Complai
     match fs::read_to_string(&path) {
         Ok(text) => Ok(Some(text.trim().to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Complaint::usage(format!("cannot read the token {}: {error}", path.display()))),
+        Err(error) => Err(Complaint::usage(format!(
+            "cannot read the token {}: {error}",
+            path.display()
+        ))),
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! `main` is a doorway. [`cli`] says what can be asked, [`settings`] what the program works
 //! with, [`commands`] does it, [`wiring`] introduces adapters to roles, [`exit`] ends it.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the program reads its environment, so that no library has to"
+)]
 
 mod cli;
 mod commands;
@@ -17,18 +21,28 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::{cli::{Cli, Command}, exit::Exit};
+use crate::{
+    cli::Cli,
+    exit::Exit,
+};
 
 fn main() -> ExitCode {
     // The launcher must stay single-threaded, so it branches off before any runtime starts.
-    if std::env::args_os().nth(1).is_some_and(|word| word == "__sandbox-launch") {
-        stockade_sandbox::launcher_main();
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "__sandbox-launch")
+    {
+        return ExitCode::from(u8::try_from(stockade_sandbox::launcher_main()).unwrap_or(u8::MAX));
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Done.into()
+            };
         }
     };
     terminal::start_logging();

@@ -2,8 +2,8 @@
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Serialize};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use stockade_api::{Client, ClientError, ProblemCode};
 use stockade_domain::RunId;
 
@@ -69,7 +69,10 @@ impl Connection {
         if role == Role::Everything {
             announce(&beacon, server.url())?;
         }
-        Ok(Self { client: Client::new(server.url(), server.token())?, server: Some(server) })
+        Ok(Self {
+            client: Client::new(server.url(), server.token())?,
+            server: Some(server),
+        })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -93,7 +96,9 @@ impl Connection {
 pub(crate) async fn receipt(client: &Client, run: RunId) -> Result<Bytes, ClientError> {
     for _ in 0..50 {
         match client.receipt(run).await {
-            Err(error) if error.code() == Some(ProblemCode::NoArtifact) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) if error.code() == Some(ProblemCode::NoArtifact) => {
+                tokio::time::sleep(Duration::from_millis(100)).await
+            }
             answer => return answer,
         }
     }
@@ -101,11 +106,17 @@ pub(crate) async fn receipt(client: &Client, run: RunId) -> Result<Bytes, Client
 }
 
 /// Serves until `stop` resolves, announced to other commands.
-pub(crate) async fn run_until(settings: Settings, ready: impl FnOnce(&Server), stop: impl Future<Output = ()>) -> anyhow::Result<Exit> {
+pub(crate) async fn run_until(
+    settings: Settings,
+    ready: impl FnOnce(&Server),
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<Exit> {
     if existing(&settings).await?.is_some() {
-        return Err(Complaint::unavailable(format!("a server already serves {}", settings.state_dir.display()))
-            .hint("stop it first, or use another --state-dir")
-            .into());
+        return Err(
+            Complaint::unavailable(format!("a server already serves {}", settings.state_dir.display()))
+                .hint("stop it first, or use another --state-dir")
+                .into(),
+        );
     }
     let beacon = beacon_path(&settings);
     let server = Server::start(settings, Role::Everything).await?;
@@ -118,7 +129,10 @@ pub(crate) async fn run_until(settings: Settings, ready: impl FnOnce(&Server), s
 }
 
 fn announce(path: &std::path::Path, url: &str) -> anyhow::Result<()> {
-    let beacon = Beacon { url: url.to_owned(), pid: std::process::id() };
+    let beacon = Beacon {
+        url: url.to_owned(),
+        pid: std::process::id(),
+    };
     keys::write_private(path, &serde_json::to_vec(&beacon)?)?;
     Ok(())
 }
@@ -128,9 +142,15 @@ async fn existing(settings: &Settings) -> anyhow::Result<Option<Client>> {
     if let Some(remote) = &settings.remote {
         return Ok(Some(Client::new(&remote.url, &remote.token)?));
     }
-    let Ok(text) = fs::read(beacon_path(settings)) else { return Ok(None) };
-    let Ok(beacon) = serde_json::from_slice::<Beacon>(&text) else { return Ok(None) };
-    let Some(token) = keys::operator_token(&settings.state_dir)? else { return Ok(None) };
+    let Ok(text) = fs::read(beacon_path(settings)) else {
+        return Ok(None);
+    };
+    let Ok(beacon) = serde_json::from_slice::<Beacon>(&text) else {
+        return Ok(None);
+    };
+    let Some(token) = keys::operator_token(&settings.state_dir)? else {
+        return Ok(None);
+    };
     let client = Client::new(&beacon.url, &token)?;
     // A beacon outlives a killed server; only an answer counts.
     let alive = tokio::time::timeout(Duration::from_secs(3), client.health()).await;

@@ -110,7 +110,11 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         environments.retain(|known| known.name != environment.name);
         environments.push(environment);
     }
-    let agents = file.agents.iter().map(|path| yaml::read(&base.join(path))).collect::<Result<_, _>>()?;
+    let agents = file
+        .agents
+        .iter()
+        .map(|path| yaml::read(&base.join(path)))
+        .collect::<Result<_, _>>()?;
     Ok(Settings {
         listen,
         model: variable("STOCKADE_MODEL")
@@ -135,15 +139,20 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
 }
 
 fn state_dir(global: &Global) -> Result<PathBuf, Complaint> {
-    let chosen = global.state_dir.clone().or_else(|| variable("STOCKADE_STATE_DIR").map(PathBuf::from));
+    let chosen = global
+        .state_dir
+        .clone()
+        .or_else(|| variable("STOCKADE_STATE_DIR").map(PathBuf::from));
     let dir = match chosen {
         Some(dir) => dir,
         None => match (variable("XDG_DATA_HOME"), variable("HOME")) {
             (Some(data), _) => Path::new(&data).join("stockade"),
             (None, Some(home)) => Path::new(&home).join(".local/share/stockade"),
             (None, None) => {
-                return Err(Complaint::usage("no state directory: neither --state-dir nor HOME is set")
-                    .hint("pass --state-dir DIR"));
+                return Err(
+                    Complaint::usage("no state directory: neither --state-dir nor HOME is set")
+                        .hint("pass --state-dir DIR"),
+                );
             }
         },
     };
@@ -167,7 +176,10 @@ fn private(dir: &Path) -> Result<(), Complaint> {
 }
 
 fn config_file(global: &Global, state_dir: &Path) -> Result<(ConfigFile, PathBuf), Complaint> {
-    let chosen = global.config.clone().or_else(|| variable("STOCKADE_CONFIG").map(PathBuf::from));
+    let chosen = global
+        .config
+        .clone()
+        .or_else(|| variable("STOCKADE_CONFIG").map(PathBuf::from));
     let path = match chosen {
         Some(path) => path,
         None => {
@@ -178,7 +190,11 @@ fn config_file(global: &Global, state_dir: &Path) -> Result<(ConfigFile, PathBuf
             default
         }
     };
-    let base = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let base = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+        .to_owned();
     let file = yaml::read(&path)?;
     Ok((file, base))
 }
@@ -188,16 +204,25 @@ pub(crate) fn loopback(listen: SocketAddr) -> Result<(), Complaint> {
     if listen.ip().is_loopback() {
         return Ok(());
     }
-    Err(Complaint::new(Exit::Unsafe, format!("refusing to listen on {listen}: the API has no TLS, so it stays on loopback"))
-        .hint("listen on 127.0.0.1 and put a TLS proxy or an SSH tunnel in front"))
+    Err(Complaint::new(
+        Exit::Unsafe,
+        format!("refusing to listen on {listen}: the API has no TLS, so it stays on loopback"),
+    )
+    .hint("listen on 127.0.0.1 and put a TLS proxy or an SSH tunnel in front"))
 }
 
 fn provider(spec: &str, base: Option<&Path>) -> Result<Provider, Complaint> {
     let (kind, rest) = spec.split_once(':').unwrap_or((spec, ""));
     let place = || base.map_or_else(|| PathBuf::from(rest), |base| base.join(rest));
     match kind {
-        "anthropic" => Ok(Provider::Anthropic { url: url(rest, ANTHROPIC), key: key("ANTHROPIC_API_KEY")? }),
-        "openai" => Ok(Provider::Openai { url: url(rest, OPENAI), key: key("OPENAI_API_KEY")? }),
+        "anthropic" => Ok(Provider::Anthropic {
+            url: url(rest, ANTHROPIC),
+            key: key("ANTHROPIC_API_KEY")?,
+        }),
+        "openai" => Ok(Provider::Openai {
+            url: url(rest, OPENAI),
+            key: key("OPENAI_API_KEY")?,
+        }),
         "scripted" if place().is_file() => Ok(Provider::Scripted { file: place() }),
         "scripted" => Err(Complaint::usage(format!("no script at '{rest}'")).hint("write --provider scripted:FILE")),
         "replay" if place().is_dir() => Ok(Provider::Replay { dir: place() }),
@@ -211,7 +236,11 @@ const ANTHROPIC: (&str, &str) = ("ANTHROPIC_BASE_URL", "https://api.anthropic.co
 const OPENAI: (&str, &str) = ("OPENAI_BASE_URL", "https://api.openai.com");
 
 fn url(given: &str, (name, default): (&str, &str)) -> String {
-    if given.is_empty() { variable(name).unwrap_or_else(|| default.to_owned()) } else { given.to_owned() }
+    if given.is_empty() {
+        variable(name).unwrap_or_else(|| default.to_owned())
+    } else {
+        given.to_owned()
+    }
 }
 
 fn key(name: &str) -> Result<SecretString, Complaint> {
@@ -221,11 +250,15 @@ fn key(name: &str) -> Result<SecretString, Complaint> {
 }
 
 fn provider_from_keys() -> Option<Provider> {
-    ["anthropic", "openai"].into_iter().find_map(|kind| provider(kind, None).ok())
+    ["anthropic", "openai"]
+        .into_iter()
+        .find_map(|kind| provider(kind, None).ok())
 }
 
 fn remote() -> Result<Option<Remote>, Complaint> {
-    let Some(url) = variable("STOCKADE_URL") else { return Ok(None) };
+    let Some(url) = variable("STOCKADE_URL") else {
+        return Ok(None);
+    };
     let token = variable("STOCKADE_TOKEN")
         .ok_or_else(|| Complaint::usage("STOCKADE_URL is set and STOCKADE_TOKEN is not").hint("set both"))?;
     Ok(Some(Remote { url, token }))

@@ -1,23 +1,33 @@
 //! Introduces adapters to roles. Nothing here decides; nothing else here knows both sides.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use stockade_bus::InProcessBus;
-use stockade_domain::{AgentKind, AgentSpec, Failure, FailureClass, RepoSpec, RunId, TeamId, TokenId, Wire};
+use stockade_domain::{
+    AgentKind, AgentSpec, Failure, FailureClass, HarnessProfile, RepoSpec, RunId, TeamId, TokenId, Wire,
+};
 use stockade_engine::{EmbeddedEngine, EngineConfig};
-use stockade_gate::{Gate, Gated, kind, model::{ModelDoor, PriceTable}};
-use stockade_gateway::{Catalog, Gateway, GatewayParts, RepoProbe, llm::LlmGateway};
+use stockade_gate::{
+    Gate, Gated, kind,
+    model::{ModelDoor, PriceTable},
+};
+use stockade_gateway::{Catalog, Gateway, GatewayParts, HttpLimits, RepoProbe, llm::LlmGateway};
 use stockade_guard::{Guard, GuardConfig};
-use stockade_model::{ReplayProvider, RecordingProvider, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider};
-use stockade_ports::{Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Sandbox, Store, SystemClock, TokenRecord};
+use stockade_model::{
+    Script, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider,
+};
+use stockade_ports::{
+    Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Sandbox, Store, SystemClock,
+    TokenRecord,
+};
 use stockade_runner::{Runner, RunnerConfig, RunnerParts};
 use stockade_sandbox::{NativeConfig, NativeSandbox};
 use stockade_store::SqliteStore;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{
-    exit::{Complaint, Exit},
+    exit::Complaint,
     keys,
     settings::{Provider, Settings},
     yaml,
@@ -45,7 +55,8 @@ impl Server {
     /// Starts a server. Whatever is missing is an error here, before anything is accepted.
     pub(crate) async fn start(settings: Settings, role: Role) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await.map_err(|e| {
-            Complaint::unavailable(format!("cannot listen on {}: {e}", settings.listen)).hint("choose another address with --listen")
+            Complaint::unavailable(format!("cannot listen on {}: {e}", settings.listen))
+                .hint("choose another address with --listen")
         })?;
         let url = format!("http://{}", listener.local_addr()?);
         let base = Base::open(&settings).await?;
@@ -62,7 +73,8 @@ impl Server {
             clock: Arc::clone(&base.clock),
             engine: Arc::clone(&engine),
             catalog,
-            repo_probe: Arc::new(GitProbe),
+            repo_probe: Arc::new(GitProbe(runner_config(&settings))),
+            limits: HttpLimits::default(),
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move {
@@ -71,7 +83,13 @@ impl Server {
                 tracing::error!(%error, "the API has stopped");
             }
         });
-        Ok(Self { url, token, engine, stop, serving })
+        Ok(Self {
+            url,
+            token,
+            engine,
+            stop,
+            serving,
+        })
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -104,7 +122,11 @@ impl Base {
             Complaint::unavailable(format!("cannot open the store {}: {e}", path.display()))
                 .hint("check the disk and who owns the state directory")
         })?;
-        Ok(Self { store: Arc::new(store), bus: Arc::new(InProcessBus::new()), clock: Arc::new(SystemClock) })
+        Ok(Self {
+            store: Arc::new(store),
+            bus: Arc::new(InProcessBus::default()),
+            clock: Arc::new(SystemClock),
+        })
     }
 
     /// The token the CLI uses, made at first start.
@@ -136,61 +158,80 @@ pub(crate) fn sandbox(settings: &Settings) -> anyhow::Result<Arc<dyn Sandbox>> {
     Ok(Arc::new(NativeSandbox::new(NativeConfig {
         launcher: vec![std::env::current_exe()?.into(), "__sandbox-launch".into()],
         state_dir: settings.state_dir.clone(),
+        copy_workspace: false,
     })))
 }
 
 /// Sandbox, guard, runner and engine behind one gate.
-async fn drive(base: &Base, settings: &Settings, provider: Option<Arc<dyn ModelProvider>>) -> anyhow::Result<Arc<dyn Engine>> {
+async fn drive(
+    base: &Base,
+    settings: &Settings,
+    provider: Option<Arc<dyn ModelProvider>>,
+) -> anyhow::Result<Arc<dyn Engine>> {
     let gate = Gate::new(Arc::clone(&base.store), Arc::clone(&base.bus), Arc::clone(&base.clock));
     let provider = provider.unwrap_or_else(|| Arc::new(NoModel));
-    let door = ModelDoor::new(gate.clone(), Gated::<kind::Model, dyn ModelProvider>::new(provider), PriceTable::builtin());
+    let door = ModelDoor::new(
+        gate.clone(),
+        Gated::<kind::Model, dyn ModelProvider>::new(provider),
+        PriceTable::builtin(),
+    );
     let internal = Arc::new(LlmGateway::new(door.clone()));
-    let guard = Guard::new(gate.clone(), internal, GuardConfig { nameservers: settings.nameservers.clone(), ..GuardConfig::default() });
-    let sandbox = sandbox(settings)?;
+    let guard = Guard::new(
+        gate.clone(),
+        internal,
+        GuardConfig {
+            nameservers: settings.nameservers.clone(),
+            ..GuardConfig::default()
+        },
+    )
+    .map_err(|e| Complaint::unavailable(e.to_string()))?;
     let runner = Runner::new(RunnerParts {
         gate,
-        sandbox: Arc::clone(&sandbox),
+        sandbox: sandbox(settings)?,
         egress: Arc::new(guard),
         door,
-        signing_key: keys::signing_key(&settings.state_dir)?,
-        config: RunnerConfig { agents_dir: Some(settings.agents_dir.clone()), ..RunnerConfig::new(settings.state_dir.clone()) },
+        sealer: keys::signing_key(&settings.state_dir)?,
+        config: runner_config(settings),
     });
     let engine = EmbeddedEngine::start(
         Arc::clone(&base.store),
         Arc::clone(&base.bus),
         Arc::clone(&base.clock),
         Arc::new(runner),
-        EngineConfig { lock_path: settings.state_dir.join("engine.lock"), ..EngineConfig::default() },
+        EngineConfig::new(settings.state_dir.join("engine.lock")),
     )
     .await
     .map_err(|e| Complaint::unavailable(e.to_string()))?;
-    // Only the process that holds the engine's lock may touch what another one left.
-    sandbox.reap().await.map_err(|e| Complaint::unavailable(e.to_string()))?;
     Ok(engine)
 }
 
 fn provider(settings: &Settings) -> anyhow::Result<Option<Arc<dyn ModelProvider>>> {
-    let Some(chosen) = &settings.provider else { return Ok(None) };
+    let Some(chosen) = &settings.provider else {
+        return Ok(None);
+    };
     let upstream = |name: &str, kind, url: &str, key: &secrecy::SecretString| {
-        let config = UpstreamConfig { name: name.to_owned(), kind, base_url: url.to_owned(), api_key: key.clone(), timeout: Duration::from_secs(600) };
+        let config = UpstreamConfig {
+            name: name.to_owned(),
+            kind,
+            base_url: url.to_owned(),
+            api_key: Some(key.clone()),
+            idle_timeout: Duration::from_secs(600),
+        };
         UpstreamProvider::new(config).map_err(|e| Complaint::usage(e.to_string()))
     };
     let provider: Arc<dyn ModelProvider> = match chosen {
         Provider::Anthropic { url, key } => Arc::new(upstream("anthropic", UpstreamKind::Anthropic, url, key)?),
         Provider::Openai { url, key } => Arc::new(upstream("openai", UpstreamKind::Openai, url, key)?),
         Provider::Scripted { file } => {
-            let text = std::fs::read_to_string(file).map_err(|e| Complaint::usage(format!("cannot read {}: {e}", file.display())))?;
-            let parsed = ScriptedProvider::parse(&text).map_err(|e| {
-                Complaint::usage(format!("{}:{}:{}: {}", file.display(), e.line, e.column, e.message))
-            })?;
-            Arc::new(parsed)
+            let text = std::fs::read_to_string(file)
+                .map_err(|e| Complaint::usage(format!("cannot read {}: {e}", file.display())))?;
+            let script = Script::parse(&text)
+                .map_err(|e| Complaint::usage(format!("{}:{}:{}: {}", file.display(), e.line, e.column, e.message)))?;
+            Arc::new(ScriptedProvider::new(script))
         }
-        Provider::Replay { dir } => Arc::new(ReplayProvider::open(dir).map_err(|e| Complaint::usage(e.to_string()))?),
+        Provider::Replay { .. } => unreachable!(),
     };
-    Ok(Some(match &settings.record {
-        Some(dir) => Arc::new(RecordingProvider::new(provider, dir).map_err(|e| Complaint::usage(e.to_string()))?),
-        None => provider,
-    }))
+    Ok(Some(provider))
 }
 
 /// Built-in agents and those of the configuration, by name.
@@ -209,7 +250,11 @@ fn catalog(settings: &Settings, provider: Option<&dyn ModelProvider>) -> Result<
     let wires = provider.map(|p| p.wires().to_vec()).unwrap_or_default();
     Ok(Catalog {
         agents: agents(settings)?,
-        environments: settings.environments.iter().map(|e| (e.name.clone(), e.clone())).collect(),
+        environments: settings
+            .environments
+            .iter()
+            .map(|e| (e.name.clone(), e.clone()))
+            .collect(),
         default_agent: settings.default_agent.clone(),
         default_environment: settings.default_environment.clone(),
         default_model: settings.model.clone(),
@@ -218,19 +263,32 @@ fn catalog(settings: &Settings, provider: Option<&dyn ModelProvider>) -> Result<
         backends: vec!["native".to_owned()],
         limits: settings.limits,
         agent_check: Arc::new(move |spec: &AgentSpec| match &spec.kind {
-            AgentKind::Harness(profile) => stockade_runner::installed(profile, &agents_dir),
+            AgentKind::Harness(profile) => installed(profile, &agents_dir),
             AgentKind::Builtin { .. } => Ok(()),
         }),
     })
 }
 
+/// Whether a harness is installed, and how to install it where it is not.
+pub(crate) fn installed(profile: &HarnessProfile, dir: &Path) -> Result<(), Failure> {
+    stockade_runner::installed(profile, dir)
+        .map_err(|missing| Failure::terminal("agent_not_installed", missing.to_string()).with_hint(missing.install))
+}
+
+fn runner_config(settings: &Settings) -> RunnerConfig {
+    RunnerConfig {
+        agents_dir: Some(settings.agents_dir.clone()),
+        ..RunnerConfig::new(settings.state_dir.clone())
+    }
+}
+
 /// Looks at a repository before a run is created for it.
-struct GitProbe;
+struct GitProbe(RunnerConfig);
 
 #[async_trait]
 impl RepoProbe for GitProbe {
     async fn check(&self, repo: &RepoSpec) -> Result<(), Failure> {
-        stockade_runner::check_repo(repo).await
+        stockade_runner::check_repo(&self.0, repo).await
     }
 }
 

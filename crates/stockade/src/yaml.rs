@@ -12,13 +12,16 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Reads and parses a file.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Complaint> {
     let shown = path.display();
-    let meta = fs::metadata(path)
-        .map_err(|e| Complaint::usage(format!("cannot read {shown}: {e}")).hint("check the path"))?;
+    let meta =
+        fs::metadata(path).map_err(|e| Complaint::usage(format!("cannot read {shown}: {e}")).hint("check the path"))?;
     if !meta.is_file() {
         return Err(Complaint::usage(format!("{shown} is not a file")));
     }
     if meta.len() > MAX_BYTES {
-        return Err(Complaint::usage(format!("{shown} has {} bytes; at most {MAX_BYTES} are read", meta.len())));
+        return Err(Complaint::usage(format!(
+            "{shown} has {} bytes; at most {MAX_BYTES} are read",
+            meta.len()
+        )));
     }
     let bytes = fs::read(path).map_err(|e| Complaint::usage(format!("cannot read {shown}: {e}")))?;
     let text = String::from_utf8(bytes).map_err(|e| {
@@ -38,7 +41,10 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T, 
         };
         let rendered = error.without_snippet().to_string();
         // The library repeats the place in its first words; once is enough.
-        let message = rendered.split_once(": ").filter(|(head, _)| head.contains("line ")).map_or(rendered.as_str(), |(_, tail)| tail);
+        let message = rendered
+            .split_once(": ")
+            .filter(|(head, _)| head.contains("line "))
+            .map_or(rendered.as_str(), |(_, tail)| tail);
         Complaint::usage(format!("{place}: {message}"))
     })
 }

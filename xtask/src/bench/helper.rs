@@ -30,7 +30,7 @@ impl Helper {
         if !workspace.has_target(package, kind, name) {
             bail!("{package} has no {kind} `{name}` (what it must print: xtask/README.md)");
         }
-        let mut build = Command::new(cargo());
+        let mut build = cargo();
         build.args([
             "build",
             "--release",

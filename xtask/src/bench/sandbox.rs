@@ -36,7 +36,7 @@ const BWRAP: &[&str] = &[
 ];
 
 /// Samples per turn: short turns, so that both see the same weather on the machine.
-const TURN: usize = 5;
+const TURN: usize = 10;
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
     setup::packages(setup::BENCH)?;

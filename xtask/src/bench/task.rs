@@ -154,7 +154,53 @@ impl Server {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
+
+    /// Answers one request for a task and one for its events, as the gateway would.
+    fn gateway(events: &'static str) -> Origin {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for body in [r#"{"task":{"id":"t"},"run":{"id":"r1"},"replayed":false}"#, events] {
+                let (stream, _) = listener.accept().unwrap();
+                let mut from = BufReader::new(&stream);
+                let mut line = String::new();
+                while from.read_line(&mut line).unwrap() > 2 {
+                    line.clear();
+                }
+                // The task itself, of known length, so that closing the connection does not reset it.
+                let unread = from.buffer().len();
+                from.consume(unread);
+                (&stream)
+                    .write_all(format!("HTTP/1.1 200 OK\r\n\r\n{body}").as_bytes())
+                    .unwrap();
+            }
+        });
+        Origin::new(&url, "token").unwrap()
+    }
+
+    #[test]
+    fn a_run_that_got_ready_and_completed_is_a_sample() {
+        let events = "id: 1\ndata: {\"type\":\"run.queued\"}\n\nid: 2\ndata: {\"type\":\"agent.ready\"}\n\n\
+                      id: 3\ndata: {\"type\":\"run.completed\"}\n\n";
+        assert!(one(&gateway(events)).unwrap() > 0.0);
+    }
+
+    #[test]
+    fn a_run_that_did_not_get_there_is_an_error() {
+        for (events, why) in [
+            ("data: {\"type\":\"run.failed\"}\n\n", "run.failed"),
+            ("data: {\"type\":\"run.completed\"}\n\n", "run.completed"),
+            ("data: {\"type\":\"agent.ready\"}\n\n", "ended before the run did"),
+        ] {
+            let error = one(&gateway(events)).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
 
     #[test]
     fn events_are_told_apart_by_their_type() {

@@ -1,6 +1,6 @@
 //! Compares ARCHITECTURE.md with the workspace, so that the map cannot drift from the land.
 
-use super::table::TABLE;
+use super::table::{Layer, Row, TABLE};
 use crate::workspace::Workspace;
 
 /// A map that does not fit on a few screens is not read.
@@ -34,10 +34,9 @@ pub(crate) fn check(map: &str, workspace: &Workspace, exists: impl Fn(&str) -> b
             objections.push(format!("names `{name}`, which does not exist"));
         }
     }
-    for row in TABLE
-        .iter()
-        .filter(|row| row.name.starts_with("stockade-") && !named.contains(&row.name))
-    {
+    // The binary's name is also the product's, and what stands beside the layers is named by its path.
+    let layered = |row: &&Row| row.layer < Layer::Binary;
+    for row in TABLE.iter().filter(layered).filter(|row| !named.contains(&row.name)) {
         objections.push(format!("does not name `{}`", row.name));
     }
     for path in map.split(|c: char| c.is_whitespace() || "`()[]<>|,;".contains(c)) {
@@ -59,7 +58,11 @@ fn is_word(c: char) -> bool {
 fn crate_name(word: &str) -> Option<&str> {
     let word = word.trim_end_matches('.');
     let rest = word.strip_prefix("stockade-")?;
-    let plain = !rest.is_empty() && rest.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !rest.ends_with('-');
+    let plain = !rest.is_empty()
+        && rest
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && !rest.ends_with('-');
     plain.then_some(word)
 }
 
@@ -70,6 +73,7 @@ mod tests {
     #[test]
     fn only_plain_words_are_crates() {
         assert_eq!(crate_name("stockade-guest-proto"), Some("stockade-guest-proto"));
+        assert_eq!(crate_name("stockade-e2e"), Some("stockade-e2e"));
         assert_eq!(crate_name("stockade-store."), Some("stockade-store"));
         for other in [
             "stockade",

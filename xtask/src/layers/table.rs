@@ -123,7 +123,7 @@ pub(crate) const FENCED: &[(&str, &[&str], &str)] = &[
     ("hickory-proto", &["stockade-guard"], "DNS is answered by the guard"),
     (
         "rustls",
-        &["stockade-guard", "stockade-model", "stockade"],
+        &["stockade-guard", "stockade-model", API, "stockade"],
         "TLS ends at the edges; the binary picks the provider",
     ),
     (

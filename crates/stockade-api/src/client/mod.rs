@@ -48,7 +48,7 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client for the gateway at `base` (`http://127.0.0.1:7700`), asking with `token`.
+    /// A client for the gateway at `base` (`http://127.0.0.1:7070`), asking with `token`.
     ///
     /// # Errors
     ///

@@ -3,6 +3,7 @@
 
 mod bus;
 mod memory;
+pub mod samples;
 mod tables;
 
 pub use bus::RecordingBus;

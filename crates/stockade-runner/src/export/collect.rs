@@ -45,12 +45,18 @@ pub(super) async fn collect(sandbox: &dyn SandboxHandle, base: &str, limit: u64)
         if !matches!(added.exit, Exit::Code(_)) {
             added.expect("collecting the change")?;
         } else {
-            notes.push(format!("some files could not be read: {}", text::middle_out(added.stderr.trim(), 1000)));
+            notes.push(format!(
+                "some files could not be read: {}",
+                text::middle_out(added.stderr.trim(), 1000)
+            ));
         }
     }
     let nested = inside.leave_out_nested(base).await?;
     if !nested.is_empty() {
-        notes.push(format!("left out, because they are repositories of their own: {}", nested.join(", ")));
+        notes.push(format!(
+            "left out, because they are repositories of their own: {}",
+            nested.join(", ")
+        ));
     }
     let diff = inside
         .git(&[
@@ -94,8 +100,10 @@ impl Answer {
             _ if self.stderr.contains("No space left on device") => Err(mishap::sandbox(
                 stockade_ports::SandboxError::DiskFull(format!("{what}: {words}")),
             )),
-            Exit::Code(127) => Err(Failure::terminal("git_missing", format!("{what}: there is no git in the sandbox"))
-                .with_hint("use an image that has git")),
+            Exit::Code(127) => Err(
+                Failure::terminal("git_missing", format!("{what}: there is no git in the sandbox"))
+                    .with_hint("use an image that has git"),
+            ),
             Exit::Code(code) => Err(Failure::terminal(
                 "export_failed",
                 format!("{what} failed in the sandbox (exit code {code}): {words}"),
@@ -197,7 +205,16 @@ impl Inside<'_> {
     /// would be exported of them is only a commit id that nobody else has.
     async fn leave_out_nested(&self, base: &str) -> Result<Vec<String>, Failure> {
         let raw = self
-            .git(&["diff", "--cached", "--raw", "--no-renames", "--no-abbrev", "-z", base, "--"])
+            .git(&[
+                "diff",
+                "--cached",
+                "--raw",
+                "--no-renames",
+                "--no-abbrev",
+                "-z",
+                base,
+                "--",
+            ])
             .await?;
         let fields: Vec<String> = raw
             .stdout

@@ -57,10 +57,18 @@ pub(super) async fn commit(
     let branch = format!("stockade/{}", run.id);
     let commit = workshop.commit_tree(&tree, &message(run), now).await?;
     let full_name = format!("refs/heads/{branch}");
-    workshop.git("naming the branch").args(["update-ref", &full_name, &commit]).succeed().await?;
+    workshop
+        .git("naming the branch")
+        .args(["update-ref", &full_name, &commit])
+        .succeed()
+        .await?;
     let files = workshop.files(&commit).await?;
     let patch = workshop.patch(&commit).await?;
-    let range = if place.repo.given { format!("^{}", workshop.base) } else { full_name.clone() };
+    let range = if place.repo.given {
+        format!("^{}", workshop.base)
+    } else {
+        full_name.clone()
+    };
     let bundle = workshop
         .git("bundling the branch")
         .args(["bundle", "create", "--quiet", "-", &full_name, &range])
@@ -79,7 +87,9 @@ pub(super) async fn commit(
 impl Workshop<'_> {
     fn git(&self, what: &str) -> Git {
         let index = self.git_dir.join("stockade-index");
-        Git::bounded(self.config, what).env("GIT_INDEX_FILE", index).git_dir(&self.git_dir)
+        Git::bounded(self.config, what)
+            .env("GIT_INDEX_FILE", index)
+            .git_dir(&self.git_dir)
     }
 
     /// An own git directory that borrows the base's objects.
@@ -94,8 +104,14 @@ impl Workshop<'_> {
         let info = self.git_dir.join("objects/info");
         tokio::fs::create_dir_all(&info).await.map_err(failed)?;
         let borrowed = format!("{}\n", base_git.join("objects").display());
-        tokio::fs::write(info.join("alternates"), borrowed).await.map_err(failed)?;
-        self.git("preparing the export").args(["read-tree", self.base]).succeed().await.map(drop)
+        tokio::fs::write(info.join("alternates"), borrowed)
+            .await
+            .map_err(failed)?;
+        self.git("preparing the export")
+            .args(["read-tree", self.base])
+            .succeed()
+            .await
+            .map(drop)
     }
 
     async fn apply(&self, patch: &[u8]) -> Result<String, Failure> {
@@ -110,12 +126,22 @@ impl Workshop<'_> {
             let message = format!("what came out of the sandbox is not a change of the repository: {words}");
             return Err(Failure::terminal("export_invalid", message));
         }
-        Ok(self.git("writing the change").args(["write-tree"]).succeed().await?.line())
+        Ok(self
+            .git("writing the change")
+            .args(["write-tree"])
+            .succeed()
+            .await?
+            .line())
     }
 
     async fn tree_of(&self, commit: &str) -> Result<String, Failure> {
         let name = format!("{commit}^{{tree}}");
-        Ok(self.git("reading the base").args(["rev-parse", "--verify", &name]).succeed().await?.line())
+        Ok(self
+            .git("reading the base")
+            .args(["rev-parse", "--verify", &name])
+            .succeed()
+            .await?
+            .line())
     }
 
     async fn commit_tree(&self, tree: &str, message: &str, now: Timestamp) -> Result<String, Failure> {
@@ -130,8 +156,23 @@ impl Workshop<'_> {
     async fn patch(&self, commit: &str) -> Result<Vec<u8>, Failure> {
         let answer = self
             .git("writing the patch")
-            .args(["diff-tree", "-p", "-r", "--binary", "--full-index", "--no-renames", "--no-ext-diff"])
-            .args(["--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", self.base, commit])
+            .args([
+                "diff-tree",
+                "-p",
+                "-r",
+                "--binary",
+                "--full-index",
+                "--no-renames",
+                "--no-ext-diff",
+            ])
+            .args([
+                "--no-textconv",
+                "--no-color",
+                "--src-prefix=a/",
+                "--dst-prefix=b/",
+                self.base,
+                commit,
+            ])
             .limit(self.config.max_patch_bytes)
             .succeed()
             .await?;
@@ -206,7 +247,11 @@ fn message(run: &Run) -> String {
     if title.is_empty() {
         title = "Change made by an agent".to_owned();
     }
-    let body = if title == prompt { String::new() } else { format!("{}\n\n", text::clip(prompt, 4096).0) };
+    let body = if title == prompt {
+        String::new()
+    } else {
+        format!("{}\n\n", text::clip(prompt, 4096).0)
+    };
     format!(
         "{title}\n\n{body}Stockade-Run: {}\nStockade-Agent: {}\n",
         run.id,
@@ -222,9 +267,18 @@ mod tests {
     fn reads_both_lists_together() {
         let names = b"M\0a.txt\0R100\0old name\0new name\0A\0bin\0D\0gone\0";
         let numbers = b"1\t2\ta.txt\0" as &[u8];
-        let numbers = [numbers, b"0\t0\t\0old name\0new name\0", b"-\t-\tbin\0", b"0\t7\tgone\0"].concat();
+        let numbers = [
+            numbers,
+            b"0\t0\t\0old name\0new name\0",
+            b"-\t-\tbin\0",
+            b"0\t7\tgone\0",
+        ]
+        .concat();
         let files = changes(names, &numbers);
-        let rows: Vec<_> = files.iter().map(|f| (f.path.as_str(), f.change.as_str(), f.added, f.removed)).collect();
+        let rows: Vec<_> = files
+            .iter()
+            .map(|f| (f.path.as_str(), f.change.as_str(), f.added, f.removed))
+            .collect();
         assert_eq!(
             rows,
             [

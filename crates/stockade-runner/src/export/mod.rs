@@ -40,7 +40,9 @@ pub(crate) async fn export(gate: &Gate, config: &RunnerConfig, run: &Run, live: 
     let Some(change) = change else {
         let data = json!({ "files": [], "added": 0, "removed": 0, "notes": collected.notes });
         let event = NewEvent::new(EventType::ExportDiff, data);
-        gate.record(&place.scope, vec![event]).await.map_err(|e| mishap::store(&e))?;
+        gate.record(&place.scope, vec![event])
+            .await
+            .map_err(|e| mishap::store(&e))?;
         return Ok(base);
     };
     let digest = Digest::of_bytes(&change.patch);
@@ -120,5 +122,9 @@ fn told(change: &commit::Change, digest: Digest, notes: &[String]) -> Vec<NewEve
 }
 
 fn counted(files: usize) -> String {
-    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
+    if files == 1 {
+        "1 file".to_owned()
+    } else {
+        format!("{files} files")
+    }
 }

@@ -108,11 +108,20 @@ async fn fetch(
     let fetch_refs = |refs: Vec<String>| {
         transfer("copying the repository")
             .git_dir(base_git)
-            .args(["fetch", "--quiet", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance"])
+            .args([
+                "fetch",
+                "--quiet",
+                "--no-write-fetch-head",
+                "--no-recurse-submodules",
+                "--no-auto-maintenance",
+            ])
             .args(["--no-tags", "--", &source.address()])
             .args(refs)
     };
-    let mut refs = vec!["+refs/heads/*:refs/heads/*".to_owned(), "+refs/tags/*:refs/tags/*".to_owned()];
+    let mut refs = vec![
+        "+refs/heads/*:refs/heads/*".to_owned(),
+        "+refs/tags/*:refs/tags/*".to_owned(),
+    ];
     if head.commit.is_some() {
         refs.push("+HEAD:refs/stockade/head".to_owned());
     }
@@ -161,7 +170,9 @@ async fn named(
     if let Some(commit) = commit_of(config, base_git, &format!("refs/tags/{reference}")).await? {
         return Ok(Some((commit, None)));
     }
-    Ok(commit_of(config, base_git, reference).await?.map(|commit| (commit, None)))
+    Ok(commit_of(config, base_git, reference)
+        .await?
+        .map(|commit| (commit, None)))
 }
 
 async fn update_ref(config: &RunnerConfig, git_dir: &Path, name: &str, commit: &str) -> Result<(), Failure> {
@@ -219,9 +230,20 @@ async fn check_out(
     at("filling the workspace")
         .env("GIT_ALLOW_PROTOCOL", "file")
         .args(["-c", "core.logAllRefUpdates=false"])
-        .args(["fetch", "--quiet", "--no-write-fetch-head", "--no-tags", "--no-auto-maintenance", "--"])
+        .args([
+            "fetch",
+            "--quiet",
+            "--no-write-fetch-head",
+            "--no-tags",
+            "--no-auto-maintenance",
+            "--",
+        ])
         .args([base_git])
-        .args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "+refs/stockade/*:refs/stockade/*"])
+        .args([
+            "+refs/heads/*:refs/heads/*",
+            "+refs/tags/*:refs/tags/*",
+            "+refs/stockade/*:refs/stockade/*",
+        ])
         .succeed()
         .await?;
     let checkout = at("checking the files out").args(["-c", "core.logAllRefUpdates=false", "checkout", "--quiet"]);
@@ -234,7 +256,10 @@ async fn check_out(
         .args(["update-ref", "-d", BASE_REF])
         .succeed()
         .await?;
-    for (key, value) in [("user.name", "Stockade agent"), ("user.email", "agent@stockade.invalid")] {
+    for (key, value) in [
+        ("user.name", "Stockade agent"),
+        ("user.email", "agent@stockade.invalid"),
+    ] {
         at("configuring the workspace")
             .args(["config", "--local", key, value])
             .succeed()

@@ -6,7 +6,7 @@ mod source;
 
 use stockade_domain::{Failure, RepoSpec};
 
-pub(crate) use bring::{Brought, bring};
+pub(crate) use bring::{Brought, bring, signed_by_stockade};
 
 use crate::RunnerConfig;
 

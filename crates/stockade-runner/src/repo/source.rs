@@ -60,7 +60,9 @@ impl Source {
 
     /// Checks what can be checked without leaving the host.
     pub(crate) async fn check(&self, config: &RunnerConfig, reference: Option<&str>) -> Result<(), Failure> {
-        let Self::Local { git_dir, .. } = self else { return Ok(()) };
+        let Self::Local { git_dir, .. } = self else {
+            return Ok(());
+        };
         let shown = git_dir.display();
         let head = commit_of(config, git_dir, "HEAD").await?;
         match reference {
@@ -75,7 +77,13 @@ impl Source {
 
     /// Whether the working tree holds changes that are not committed; they are not brought in.
     pub(crate) async fn is_dirty(&self, config: &RunnerConfig) -> Result<bool, Failure> {
-        let Self::Local { tree: Some(tree), git_dir } = self else { return Ok(false) };
+        let Self::Local {
+            tree: Some(tree),
+            git_dir,
+        } = self
+        else {
+            return Ok(false);
+        };
         let mut status = Git::new(config, "looking for uncommitted changes");
         // A filter of the repository's own configuration would be a program to run.
         for name in filters(config, git_dir).await? {
@@ -85,7 +93,12 @@ impl Source {
             .git_dir(git_dir)
             .args(["-c", "safe.directory=*", "--work-tree"])
             .args([tree])
-            .args(["status", "--porcelain", "--untracked-files=normal", "--ignore-submodules=all"])
+            .args([
+                "status",
+                "--porcelain",
+                "--untracked-files=normal",
+                "--ignore-submodules=all",
+            ])
             .run()
             .await?;
         Ok(answer.ok && !answer.stdout.is_empty())
@@ -100,14 +113,24 @@ async fn filters(config: &RunnerConfig, git_dir: &Path) -> Result<Vec<String>, F
         .args([r"^filter\..*\.(clean|process|smudge)$"])
         .run()
         .await?;
-    Ok(String::from_utf8_lossy(&answer.stdout).lines().map(str::to_owned).collect())
+    Ok(String::from_utf8_lossy(&answer.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect())
 }
 
 /// The commit a name stands for, in a git directory on this host.
 pub(crate) async fn commit_of(config: &RunnerConfig, git_dir: &Path, name: &str) -> Result<Option<String>, Failure> {
     let answer = Git::new(config, "looking up a commit")
         .git_dir(git_dir)
-        .args(["-c", "safe.directory=*", "rev-parse", "--verify", "--quiet", "--end-of-options"])
+        .args([
+            "-c",
+            "safe.directory=*",
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+        ])
         .args([format!("{name}^{{commit}}")])
         .run()
         .await?;
@@ -122,7 +145,11 @@ pub(crate) fn is_object_id(text: &str) -> bool {
 
 fn remote(text: &str) -> Result<Option<Source>, Failure> {
     if !text.contains("://") {
-        return if looks_like_scp(text) { Err(unsupported("ssh")) } else { Ok(None) };
+        return if looks_like_scp(text) {
+            Err(unsupported("ssh"))
+        } else {
+            Ok(None)
+        };
     }
     let url = Url::parse(text)
         .map_err(|e| Failure::terminal("repo_invalid", format!("the repository's address is not a URL: {e}")))?;
@@ -140,7 +167,10 @@ fn remote(text: &str) -> Result<Option<Source>, Failure> {
         .with_hint("clone the repository where you have access and name the clone's path instead"));
     }
     if url.host_str().is_none_or(str::is_empty) {
-        return Err(Failure::terminal("repo_invalid", "the repository's address names no host"));
+        return Err(Failure::terminal(
+            "repo_invalid",
+            "the repository's address names no host",
+        ));
     }
     Ok(Some(Source::Remote {
         url: url.to_string(),
@@ -172,7 +202,12 @@ async fn local(config: &RunnerConfig, path: &Path) -> Result<Source, Failure> {
     let answer = Git::new(config, "looking at the repository")
         .args(["-c", "safe.directory=*", "-C"])
         .args([&path])
-        .args(["rev-parse", "--path-format=absolute", "--git-dir", "--is-bare-repository"])
+        .args([
+            "rev-parse",
+            "--path-format=absolute",
+            "--git-dir",
+            "--is-bare-repository",
+        ])
         .run()
         .await?;
     let words = String::from_utf8_lossy(&answer.stdout).into_owned();
@@ -181,13 +216,19 @@ async fn local(config: &RunnerConfig, path: &Path) -> Result<Source, Failure> {
         let hint = format!("run 'git init' and commit in {shown}, or name another directory");
         let why = git::failure("looking at the repository", &answer.stderr);
         return Err(match why.code.as_str() {
-            "repo_invalid" => Failure::terminal("repo_invalid", format!("{shown} is not a git repository")).with_hint(hint),
+            "repo_invalid" => {
+                Failure::terminal("repo_invalid", format!("{shown} is not a git repository")).with_hint(hint)
+            }
             _ => why,
         });
     };
     let git_dir = PathBuf::from(git_dir);
     if bare == "true" {
-        return if git_dir == path { Ok(Source::Local { tree: None, git_dir }) } else { Err(inside(&path, &git_dir)) };
+        return if git_dir == path {
+            Ok(Source::Local { tree: None, git_dir })
+        } else {
+            Err(inside(&path, &git_dir))
+        };
     }
     let top = Git::new(config, "looking at the repository")
         .args(["-c", "safe.directory=*", "-C"])
@@ -207,7 +248,11 @@ async fn local(config: &RunnerConfig, path: &Path) -> Result<Source, Failure> {
 }
 
 fn inside(path: &Path, top: &Path) -> Failure {
-    let what = format!("{} is inside the repository {}, not its top", path.display(), top.display());
+    let what = format!(
+        "{} is inside the repository {}, not its top",
+        path.display(),
+        top.display()
+    );
     Failure::terminal("repo_invalid", what).with_hint(format!("name {} instead", top.display()))
 }
 
@@ -222,8 +267,11 @@ fn unsupported(scheme: &str) -> Failure {
 
 /// A repository without a single commit.
 pub(crate) fn empty(shown: &str) -> Failure {
-    Failure::terminal("repo_empty", format!("the repository {shown} has no commit to start from"))
-        .with_hint("commit something first")
+    Failure::terminal(
+        "repo_empty",
+        format!("the repository {shown} has no commit to start from"),
+    )
+    .with_hint("commit something first")
 }
 
 /// A reference nobody knows.

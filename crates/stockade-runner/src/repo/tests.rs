@@ -11,12 +11,23 @@ use crate::RunnerConfig;
 fn git(dir: &Path, args: &[&str]) {
     let status = Command::new("git")
         .current_dir(dir)
-        .args(["-c", "user.name=T", "-c", "user.email=t@example.invalid", "-c", "init.defaultBranch=trunk"])
+        .args([
+            "-c",
+            "user.name=T",
+            "-c",
+            "user.email=t@example.invalid",
+            "-c",
+            "init.defaultBranch=trunk",
+        ])
         .args(args)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .output()
         .unwrap();
-    assert!(status.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&status.stderr));
+    assert!(
+        status.status.success(),
+        "git {args:?}: {}",
+        String::from_utf8_lossy(&status.stderr)
+    );
 }
 
 /// A repository with two commits, a tag, a branch, and uncommitted changes.
@@ -30,7 +41,10 @@ fn sample(dir: &Path) {
     git(dir, &["branch", "side"]);
     std::fs::write(dir.join("a.txt"), "two\n").unwrap();
     git(dir, &["commit", "-qam", "second"]);
-    git(dir, &["remote", "add", "origin", "https://user:hunter2@example.invalid/x.git"]);
+    git(
+        dir,
+        &["remote", "add", "origin", "https://user:hunter2@example.invalid/x.git"],
+    );
 }
 
 fn spec(source: &Path, reference: Option<&str>) -> RepoSpec {
@@ -104,13 +118,21 @@ async fn references_are_branches_tags_or_commits() {
         std::fs::create_dir(&run).unwrap();
         if reference == "HEAD~1" {
             // Only meaningful in the source, where HEAD is; names the same commit everywhere.
-            let id = Command::new("git").current_dir(&source).args(["rev-parse", "HEAD~1"]).output().unwrap();
+            let id = Command::new("git")
+                .current_dir(&source)
+                .args(["rev-parse", "HEAD~1"])
+                .output()
+                .unwrap();
             let id = String::from_utf8(id.stdout).unwrap();
-            let brought = bring(&config, Some(&spec(&source, Some(id.trim()))), &run).await.unwrap();
+            let brought = bring(&config, Some(&spec(&source, Some(id.trim()))), &run)
+                .await
+                .unwrap();
             assert_eq!(std::fs::read_to_string(brought.tree.join("a.txt")).unwrap(), "one\n");
             continue;
         }
-        let brought = bring(&config, Some(&spec(&source, Some(reference))), &run).await.unwrap();
+        let brought = bring(&config, Some(&spec(&source, Some(reference))), &run)
+            .await
+            .unwrap();
         assert_eq!(brought.branch.as_deref(), branch);
         assert_eq!(std::fs::read_to_string(brought.tree.join("a.txt")).unwrap(), "one\n");
     }
@@ -127,21 +149,41 @@ async fn what_is_no_repository_is_refused_with_a_reason() {
     std::fs::create_dir(path("empty")).unwrap();
     git(&path("empty"), &["init", "-q"]);
     let config = RunnerConfig::new(root.path().to_owned());
-    for good in [spec(&path("good"), None), spec(&path("good"), Some("v1")), spec(&path("good/.git"), None)] {
+    for good in [
+        spec(&path("good"), None),
+        spec(&path("good"), Some("v1")),
+        spec(&path("good/.git"), None),
+    ] {
         check_repo(&config, &good).await.unwrap();
     }
     for (wrong, code, word) in [
         (spec(&path("missing"), None), "repo_not_found", "cannot be opened"),
         (spec(&path("file"), None), "repo_invalid", "is a file"),
         (spec(&path("plain"), None), "repo_invalid", "is not a git repository"),
-        (spec(&path("good/sub"), None), "repo_invalid", "is inside the repository"),
+        (
+            spec(&path("good/sub"), None),
+            "repo_invalid",
+            "is inside the repository",
+        ),
         (spec(&path("empty"), None), "repo_empty", "no commit"),
         (spec(&path("good"), Some("nope")), "repo_reference", "'nope'"),
         (spec(&path("good"), Some("--all")), "repo_reference", "'--all'"),
-        (spec(Path::new("git@example.invalid:x/y"), None), "repo_unsupported", "ssh"),
+        (
+            spec(Path::new("git@example.invalid:x/y"), None),
+            "repo_unsupported",
+            "ssh",
+        ),
         (spec(Path::new("ext::sh -c id"), None), "repo_unsupported", "ssh"),
-        (spec(Path::new("ftp://example.invalid/x"), None), "repo_unsupported", "ftp"),
-        (spec(Path::new("https://me:pw@example.invalid/x"), None), "repo_unsupported", "credentials"),
+        (
+            spec(Path::new("ftp://example.invalid/x"), None),
+            "repo_unsupported",
+            "ftp",
+        ),
+        (
+            spec(Path::new("https://me:pw@example.invalid/x"), None),
+            "repo_unsupported",
+            "credentials",
+        ),
         (spec(Path::new(""), None), "repo_not_found", "no usable name"),
     ] {
         let failure = check_repo(&config, &wrong).await.unwrap_err();
@@ -155,14 +197,23 @@ async fn what_is_no_repository_is_refused_with_a_reason() {
 #[tokio::test]
 async fn nothing_of_the_source_s_configuration_runs() {
     let root = tempfile::tempdir().unwrap();
-    let (source, run, trace) = (root.path().join("s"), root.path().join("run"), root.path().join("trace"));
+    let (source, run, trace) = (
+        root.path().join("s"),
+        root.path().join("run"),
+        root.path().join("trace"),
+    );
     sample(&source);
     std::fs::create_dir(&run).unwrap();
     let touch = format!("touch {}", trace.display());
     std::fs::write(source.join(".gitattributes"), "* filter=evil\n").unwrap();
     git(&source, &["add", "."]);
     git(&source, &["commit", "-qm", "attributes"]);
-    for key in ["filter.evil.clean", "filter.evil.smudge", "core.fsmonitor", "uploadpack.packObjectsHook"] {
+    for key in [
+        "filter.evil.clean",
+        "filter.evil.smudge",
+        "core.fsmonitor",
+        "uploadpack.packObjectsHook",
+    ] {
         git(&source, &["config", key, &touch]);
     }
     std::fs::write(source.join("a.txt"), "tw0\n").unwrap();

@@ -45,10 +45,10 @@ const DIRECTORIES: [&str; 23] = [
     "var/cache", "var/lib", "var/log", "var/tmp", "workspace",
 ];
 /// Files of `/proc` that tell about or act on the host.
-const HIDDEN_FILES: [&str; 15] = [
+const HIDDEN_FILES: [&str; 16] = [
     "kcore", "keys", "key-users", "kallsyms", "kmsg", "kpagecount", "kpageflags", "kpagecgroup",
     "latency_stats", "sched_debug", "sysrq-trigger", "timer_list", "timer_stats", "vmallocinfo",
-    "cmdline",
+    "cmdline", "swaps",
 ];
 const HIDDEN_DIRECTORIES: [&str; 8] = [
     "acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "tty",
@@ -186,7 +186,7 @@ fn proc() -> Result<(), Failure> {
     for name in HIDDEN_FILES {
         let path = format!("r/proc/{name}");
         if Path::new(&path).exists() {
-            bind("/dev/null", &path)?;
+            device("null", &path)?;
         }
     }
     Ok(())
@@ -196,11 +196,18 @@ fn devices() -> Result<(), Failure> {
     for name in DEVICES {
         let inside = format!("r/dev/{name}");
         fs::write(&inside, "").step(format!("make {inside}"))?;
-        bind(&format!("/dev/{name}"), &inside)?;
+        device(name, &inside)?;
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let options = "newinstance,ptmxmode=0666,mode=0620";
     mount(Some("devpts"), "r/dev/pts", Some("devpts"), flags, Some(options)).step("mount /dev/pts")
+}
+
+/// Shows one of the host's harmless devices. Not read-only: that would forbid nothing on
+/// a device and make `> /dev/null` fail on some kernels.
+fn device(name: &str, at: &str) -> Result<(), Failure> {
+    bind(&format!("/dev/{name}"), at)?;
+    mountapi::restrict(at, NOSUID | NOEXEC).step(format!("restrict {at}"))
 }
 
 fn attach(tree: &OwnedFd, at: &str) -> Result<(), Failure> {

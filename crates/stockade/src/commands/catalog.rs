@@ -17,8 +17,18 @@ pub(crate) fn environments(command: Env, settings: &Settings, json: bool) -> Out
         Env::List if json => terminal::json(&settings.environments)?,
         Env::List => {
             let rows = settings.environments.iter().map(|e| {
-                let mark = if e.name == settings.default_environment { "(default)" } else { "" };
-                vec![e.name.clone(), level(e), e.domains.len().to_string(), e.image.clone(), mark.to_owned()]
+                let mark = if e.name == settings.default_environment {
+                    "(default)"
+                } else {
+                    ""
+                };
+                vec![
+                    e.name.clone(),
+                    level(e),
+                    e.domains.len().to_string(),
+                    e.image.clone(),
+                    mark.to_owned(),
+                ]
             });
             table::print(&["NAME", "NETWORK", "DOMAINS", "IMAGE", ""], &rows.collect::<Vec<_>>());
         }
@@ -47,7 +57,11 @@ pub(crate) fn agents(command: Agent, settings: &Settings, json: bool) -> Outcome
         }
         Agent::List => {
             let rows = agents.values().map(|a| {
-                let ready = if missing(a, settings).is_none() { "ready" } else { "not installed" };
+                let ready = if missing(a, settings).is_none() {
+                    "ready"
+                } else {
+                    "not installed"
+                };
                 vec![a.name.clone(), ready.to_owned(), a.description.clone()]
             });
             table::print(&["NAME", "STATE", "WHAT"], &rows.collect::<Vec<_>>());
@@ -59,9 +73,20 @@ pub(crate) fn agents(command: Agent, settings: &Settings, json: bool) -> Outcome
         }
         Agent::Check { file } => {
             let spec: AgentSpec = yaml::read(&file)?;
-            let environment = settings.environments.first().ok_or_else(|| Complaint::usage("no environment is configured"))?;
-            let policy = Policy::compile(&spec, environment).map_err(|e| Complaint::usage(format!("{}: {e}", file.display())))?;
-            out(&format!("{} {}: agent '{}', {} rules, policy {}", style::good("ok"), file.display(), spec.name, spec.rules.len(), policy.version()));
+            let environment = settings
+                .environments
+                .first()
+                .ok_or_else(|| Complaint::usage("no environment is configured"))?;
+            let policy = Policy::compile(&spec, environment)
+                .map_err(|e| Complaint::usage(format!("{}: {e}", file.display())))?;
+            out(&format!(
+                "{} {}: agent '{}', {} rules, policy {}",
+                style::good("ok"),
+                file.display(),
+                spec.name,
+                spec.rules.len(),
+                policy.version()
+            ));
         }
     }
     Ok(Exit::Done)
@@ -78,7 +103,7 @@ pub(crate) fn unknown_agent<'a>(name: &str, known: impl Iterator<Item = &'a Stri
 pub(crate) fn missing(agent: &AgentSpec, settings: &Settings) -> Option<stockade_domain::Failure> {
     match &agent.kind {
         AgentKind::Builtin { .. } => None,
-        AgentKind::Harness(profile) => stockade_runner::installed(profile, &settings.agents_dir).err(),
+        AgentKind::Harness(profile) => wiring::installed(profile, &settings.agents_dir).err(),
     }
 }
 
@@ -91,8 +116,19 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
         }
     }
     for (what, name, known) in [
-        ("default_agent", &settings.default_agent, agents.contains_key(&settings.default_agent)),
-        ("default_environment", &settings.default_environment, settings.environments.iter().any(|e| e.name == settings.default_environment)),
+        (
+            "default_agent",
+            &settings.default_agent,
+            agents.contains_key(&settings.default_agent),
+        ),
+        (
+            "default_environment",
+            &settings.default_environment,
+            settings
+                .environments
+                .iter()
+                .any(|e| e.name == settings.default_environment),
+        ),
     ] {
         if !known {
             return Err(Complaint::usage(format!("{what} names '{name}', which does not exist")).into());
@@ -108,7 +144,10 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
     } else {
         out(&format!("{} configuration", style::good("ok")));
         for (key, value) in summary.as_object().into_iter().flatten() {
-            out(&format!("  {key:<14}{}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+            out(&format!(
+                "  {key:<14}{}",
+                value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+            ));
         }
     }
     Ok(Exit::Done)

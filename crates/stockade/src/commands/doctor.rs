@@ -4,7 +4,6 @@ use std::{process::Stdio, time::Duration};
 
 use serde::Serialize;
 use stockade_domain::AgentKind;
-use stockade_ports::Sandbox as _;
 
 use super::catalog;
 use crate::{
@@ -36,11 +35,21 @@ enum State {
 
 impl Finding {
     fn ok(what: &str, detail: impl Into<String>) -> Self {
-        Self { what: what.to_owned(), state: State::Ok, detail: detail.into(), fix: None }
+        Self {
+            what: what.to_owned(),
+            state: State::Ok,
+            detail: detail.into(),
+            fix: None,
+        }
     }
 
     fn lacking(what: &str, state: State, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { what: what.to_owned(), state, detail: detail.into(), fix: Some(fix.into()) }
+        Self {
+            what: what.to_owned(),
+            state,
+            detail: detail.into(),
+            fix: Some(fix.into()),
+        }
     }
 }
 
@@ -54,7 +63,11 @@ pub(crate) async fn execute(settings: &Settings, json: bool) -> Outcome {
     } else {
         findings.iter().for_each(show);
         out("");
-        out(if broken { "Something that every run needs is missing." } else { "Runs can start here." });
+        out(if broken {
+            "Something that every run needs is missing."
+        } else {
+            "Runs can start here."
+        });
     }
     Ok(if broken { Exit::Unavailable } else { Exit::Done })
 }
@@ -72,11 +85,18 @@ fn show(finding: &Finding) {
 }
 
 async fn git() -> Finding {
-    let run = tokio::process::Command::new("git").arg("--version").stdin(Stdio::null()).output();
+    let run = tokio::process::Command::new("git")
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output();
     match tokio::time::timeout(Duration::from_secs(5), run).await {
-        Ok(Ok(output)) if output.status.success() => {
-            Finding::ok("git", String::from_utf8_lossy(&output.stdout).trim().trim_start_matches("git version ").to_owned())
-        }
+        Ok(Ok(output)) if output.status.success() => Finding::ok(
+            "git",
+            String::from_utf8_lossy(&output.stdout)
+                .trim()
+                .trim_start_matches("git version ")
+                .to_owned(),
+        ),
         _ => Finding::lacking("git", State::Missing, "not found", "apt-get install git"),
     }
 }
@@ -84,20 +104,42 @@ async fn git() -> Finding {
 async fn sandbox(settings: &Settings) -> Finding {
     let sandbox = match wiring::sandbox(settings) {
         Ok(sandbox) => sandbox,
-        Err(error) => return Finding::lacking("sandbox native", State::Missing, error.to_string(), "reinstall stockade"),
+        Err(error) => {
+            return Finding::lacking(
+                "sandbox native",
+                State::Missing,
+                error.to_string(),
+                "reinstall stockade",
+            );
+        }
     };
     match sandbox.check().await {
         Ok(facts) => {
-            let notes = if facts.notes.is_empty() { String::new() } else { format!("; {}", facts.notes.join("; ")) };
-            Finding::ok("sandbox native", format!("{}, limits: {}{notes}", facts.mode, facts.enforced_limits.join(", ")))
+            let notes = if facts.notes.is_empty() {
+                String::new()
+            } else {
+                format!("; {}", facts.notes.join("; "))
+            };
+            Finding::ok(
+                "sandbox native",
+                format!("{}, limits: {}{notes}", facts.mode, facts.enforced_limits.join(", ")),
+            )
         }
-        Err(error) => Finding::lacking("sandbox native", State::Missing, error.to_string(), "see docs/security.md, \"What the host must offer\""),
+        Err(error) => Finding::lacking(
+            "sandbox native",
+            State::Missing,
+            error.to_string(),
+            "see docs/security.md, \"What the host must offer\"",
+        ),
     }
 }
 
 fn model(settings: &Settings) -> Finding {
     match &settings.provider {
-        Some(provider) => Finding::ok("model", format!("{} ({})", settings.model.as_deref().unwrap_or("-"), provider.describe())),
+        Some(provider) => Finding::ok(
+            "model",
+            format!("{} ({})", settings.model.as_deref().unwrap_or("-"), provider.describe()),
+        ),
         None => Finding::lacking(
             "model",
             State::Optional,
@@ -110,14 +152,16 @@ fn model(settings: &Settings) -> Finding {
 fn agents(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for agent in wiring::agents(settings)?.values() {
-        let AgentKind::Harness(profile) = &agent.kind else { continue };
+        let AgentKind::Harness(_) = &agent.kind else { continue };
         let what = format!("agent {}", agent.name);
         findings.push(match catalog::missing(agent, settings) {
             None => Finding::ok(&what, format!("in {}", settings.agents_dir.display())),
-            Some(failure) => {
-                let dir = settings.agents_dir.display().to_string();
-                Finding::lacking(&what, State::Optional, failure.message, profile.install.replace("${AGENTS_DIR}", &dir))
-            }
+            Some(failure) => Finding::lacking(
+                &what,
+                State::Optional,
+                failure.message,
+                failure.hint.unwrap_or_default(),
+            ),
         });
     }
     Ok(findings)

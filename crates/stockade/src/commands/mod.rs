@@ -47,5 +47,6 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
 
 /// Reads a run's id as a person types it.
 fn run_id(text: &str) -> Result<RunId, Complaint> {
-    text.parse().map_err(|e| Complaint::usage(format!("{e}")).hint("`stockade runs list` shows the ids"))
+    text.parse()
+        .map_err(|e| Complaint::usage(format!("{e}")).hint("`stockade runs list` shows the ids"))
 }

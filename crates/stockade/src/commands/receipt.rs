@@ -32,7 +32,11 @@ async fn show(run: &str, file: Option<&Path>, settings: Settings, json: bool) ->
     let bytes = server::receipt(connection.client(), run).await?;
     if let Some(file) = file {
         fs::write(file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
-        terminal::say(&format!("wrote {}; check it with: stockade receipt verify {}", file.display(), file.display()));
+        terminal::say(&format!(
+            "wrote {}; check it with: stockade receipt verify {}",
+            file.display(),
+            file.display()
+        ));
         return Ok(Exit::Done);
     }
     if json {
@@ -63,22 +67,45 @@ fn verify(file: &Path, key: Option<&Path>, events: Option<&Path>, settings: &Set
             "events": predicate.events, "events_checked": events.is_some(),
         }))?;
     } else {
-        let chain = if events.is_some() { "event chain checked" } else { "event chain not given" };
-        out(&format!("{} receipt of {} ({}), {} events, {chain}", style::good("valid"), predicate.run.id, predicate.run.state().as_str(), predicate.events.count));
+        let chain = if events.is_some() {
+            "event chain checked"
+        } else {
+            "event chain not given"
+        };
+        out(&format!(
+            "{} receipt of {} ({}), {} events, {chain}",
+            style::good("valid"),
+            predicate.run.id,
+            predicate.run.state().as_str(),
+            predicate.events.count
+        ));
     }
     Ok(Exit::Done)
 }
 
 fn check_events(statement: &Statement, file: &Path) -> anyhow::Result<()> {
-    let text = fs::read_to_string(file).map_err(|e| Complaint::usage(format!("cannot read {}: {e}", file.display())))?;
-    let events: Vec<Event> = serde_json::from_str(&text)
-        .map_err(|e| Complaint::usage(format!("{}:{}:{}: not a list of events: {e}", file.display(), e.line(), e.column())))?;
+    let text =
+        fs::read_to_string(file).map_err(|e| Complaint::usage(format!("cannot read {}: {e}", file.display())))?;
+    let events: Vec<Event> = serde_json::from_str(&text).map_err(|e| {
+        Complaint::usage(format!(
+            "{}:{}:{}: not a list of events: {e}",
+            file.display(),
+            e.line(),
+            e.column()
+        ))
+    })?;
     let chain = statement.predicate.events;
-    let head = chain_head(&events).map_err(|e| Complaint::new(Exit::RunFailed, format!("the events are not whole: {e}")))?;
+    let head =
+        chain_head(&events).map_err(|e| Complaint::new(Exit::RunFailed, format!("the events are not whole: {e}")))?;
     if head != chain.head || events.len() as u64 != chain.count {
         return Err(Complaint::new(
             Exit::RunFailed,
-            format!("these are not the events of the receipt: {} events with head {head}, expected {} with head {}", events.len(), chain.count, chain.head),
+            format!(
+                "these are not the events of the receipt: {} events with head {head}, expected {} with head {}",
+                events.len(),
+                chain.count,
+                chain.head
+            ),
         )
         .into());
     }
@@ -93,28 +120,68 @@ pub(crate) fn print(statement: &Statement) {
     field("run", run.id.to_string());
     field("state", run.state().as_str().to_owned());
     field("task", style::line(&run.spec.prompt, 90));
-    field("agent", format!("{} ({})", run.spec.agent.name, predicate.digests.agent));
+    field(
+        "agent",
+        format!("{} ({})", run.spec.agent.name, predicate.digests.agent),
+    );
     field("model", run.spec.model.clone());
-    field("environment", format!("{} ({})", run.spec.environment.name, predicate.digests.environment));
+    field(
+        "environment",
+        format!("{} ({})", run.spec.environment.name, predicate.digests.environment),
+    );
     field("policy", predicate.digests.policy.to_string());
-    field("spent", format!("{} tokens, {} model calls, ${:.4}", predicate.spent.tokens, predicate.spent.model_requests, predicate.spent.cost_micro_usd as f64 / 1e6));
-    field("events", format!("{}, head {}", predicate.events.count, predicate.events.head));
+    field(
+        "spent",
+        format!(
+            "{} tokens, {} model calls, ${:.4}",
+            predicate.spent.tokens,
+            predicate.spent.model_requests,
+            predicate.spent.cost_micro_usd as f64 / 1e6
+        ),
+    );
+    field(
+        "events",
+        format!("{}, head {}", predicate.events.count, predicate.events.head),
+    );
     let actions: Vec<Vec<String>> = predicate
         .actions
         .iter()
         .filter(|action| action.action.kind != stockade_domain::ActionKind::Model)
         .map(|action| {
-            let outcome = action.outcome.as_ref().map_or("-".to_owned(), |outcome| format!("{outcome:?}").to_lowercase());
+            let outcome = action
+                .outcome
+                .as_ref()
+                .map_or("-".to_owned(), |outcome| format!("{outcome:?}").to_lowercase());
             let verdict = format!("{:?}", action.verdict).to_lowercase();
-            vec![action.action.kind.as_str().to_owned(), verdict, style::line(&outcome, 24), style::line(&action.action.target, 60), action.rule.clone()]
+            vec![
+                action.action.kind.as_str().to_owned(),
+                verdict,
+                style::line(&outcome, 24),
+                style::line(&action.action.target, 60),
+                action.rule.clone(),
+            ]
         })
         .collect();
     out("");
     table::print(&["ACTION", "VERDICT", "OUTCOME", "TARGET", "RULE"], &actions);
-    let refused = predicate.destinations.iter().filter(|d| d.verdict != Verdict::Allow).count();
-    out(&format!("\n{} destinations reached, {refused} refused; {} files changed", predicate.destinations.len() - refused, predicate.files.len()));
+    let refused = predicate
+        .destinations
+        .iter()
+        .filter(|d| d.verdict != Verdict::Allow)
+        .count();
+    out(&format!(
+        "\n{} destinations reached, {refused} refused; {} files changed",
+        predicate.destinations.len() - refused,
+        predicate.files.len()
+    ));
     for approval in &predicate.approvals {
         let by = approval.decided_by.as_deref().unwrap_or("nobody");
-        out(&format!("approval {}: {} by {} ({})", approval.id, approval.state.as_str(), style::clean(by), style::line(&approval.action.target, 60)));
+        out(&format!(
+            "approval {}: {} by {} ({})",
+            approval.id,
+            approval.state.as_str(),
+            style::clean(by),
+            style::line(&approval.action.target, 60)
+        ));
     }
 }

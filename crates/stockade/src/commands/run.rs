@@ -20,7 +20,11 @@ pub(crate) async fn execute(task: RunTask, settings: Settings, json: bool) -> Ou
     if task.detach {
         let connection = Connection::find_lasting(&settings).await?;
         let run = created(connection.client(), &request).await?;
-        if json { terminal::json(&run)? } else { out(&run.id.to_string()) }
+        if json {
+            terminal::json(&run)?
+        } else {
+            out(&run.id.to_string())
+        }
         return Ok(Exit::Done);
     }
     let has_model = settings.provider.is_some();
@@ -37,8 +41,16 @@ pub(crate) async fn execute(task: RunTask, settings: Settings, json: bool) -> Ou
 /// Checks what can be checked before anything exists.
 fn request(task: &RunTask, settings: &Settings) -> anyhow::Result<v1::CreateTask> {
     let mut request = v1::CreateTask::new(task.prompt.clone());
-    request.repo = task.repo.as_deref().map(|source| repo(source, task.reference.clone())).transpose()?;
-    request.agent = task.agent.as_deref().map(|agent| agent_of(agent, settings)).transpose()?;
+    request.repo = task
+        .repo
+        .as_deref()
+        .map(|source| repo(source, task.reference.clone()))
+        .transpose()?;
+    request.agent = task
+        .agent
+        .as_deref()
+        .map(|agent| agent_of(agent, settings))
+        .transpose()?;
     request.environment = task.env.clone();
     request.model = task.model.clone();
     request.backend = task.backend.clone();
@@ -52,9 +64,12 @@ fn repo(source: &str, reference: Option<String>) -> Result<v1::RepoInput, Compla
         source.to_owned()
     } else {
         let path = fs::canonicalize(source).map_err(|e| {
-            Complaint::usage(format!("cannot use the repository '{source}': {e}")).hint("pass a directory that holds a git repository, or a URL")
+            Complaint::usage(format!("cannot use the repository '{source}': {e}"))
+                .hint("pass a directory that holds a git repository, or a URL")
         })?;
-        path.to_str().map(str::to_owned).ok_or_else(|| Complaint::usage(format!("the path '{source}' is not UTF-8")))?
+        path.to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| Complaint::usage(format!("the path '{source}' is not UTF-8")))?
     };
     Ok(v1::RepoInput::Inline(Box::new(RepoSpec { source, reference })))
 }
@@ -75,7 +90,9 @@ fn agent_of(agent: &str, settings: &Settings) -> anyhow::Result<v1::NameOr<Agent
 async fn created(client: &Client, request: &v1::CreateTask) -> anyhow::Result<v1::Run> {
     let key = uuid::Uuid::now_v7().to_string();
     let created = client.create_task(request, Some(&key)).await?;
-    created.run.ok_or_else(|| Complaint::unavailable("the server created a task and no run").into())
+    created
+        .run
+        .ok_or_else(|| Complaint::unavailable("the server created a task and no run").into())
 }
 
 async fn watched(connection: &Connection, request: &v1::CreateTask, json: bool) -> Outcome {
@@ -86,18 +103,26 @@ async fn watched(connection: &Connection, request: &v1::CreateTask, json: bool) 
         () = interrupted() => return stop(connection, run).await,
     }
     let run = client.run(run).await?;
-    if json { terminal::json(&run)? } else { report(&run) }
+    if json {
+        terminal::json(&run)?
+    } else {
+        report(&run)
+    }
     Ok(exit_of(&run))
 }
 
 /// Ctrl-C ends a run that lives in this process and only leaves one that does not.
 async fn stop(connection: &Connection, run: RunId) -> Outcome {
     if !connection.is_embedded() {
-        say(&format!("\n  the run goes on; see it with: stockade runs events {run} --follow"));
+        say(&format!(
+            "\n  the run goes on; see it with: stockade runs events {run} --follow"
+        ));
         return Ok(Exit::Done);
     }
     say("\n  stopping the run");
-    let cancel = v1::CancelRun { reason: Some("interrupted at the terminal".to_owned()) };
+    let cancel = v1::CancelRun {
+        reason: Some("interrupted at the terminal".to_owned()),
+    };
     connection.client().cancel_run(run, cancel.reason).await?;
     let waited = watch::follow(connection.client(), run, Approver::Elsewhere);
     let _ = tokio::time::timeout(std::time::Duration::from_secs(20), waited).await;
@@ -125,11 +150,19 @@ fn report(run: &v1::Run) {
     say("");
     for file in &result.files {
         let count = |sign: &str, n: Option<u64>| n.map(|n| format!("{sign}{n}")).unwrap_or_default();
-        say(&format!("  {:<9} {} {} {}", file.change, style::clean(&file.path), style::good(&count("+", file.added)), style::bad(&count("-", file.removed))));
+        say(&format!(
+            "  {:<9} {} {} {}",
+            file.change,
+            style::clean(&file.path),
+            style::good(&count("+", file.added)),
+            style::bad(&count("-", file.removed))
+        ));
     }
     say(&style::dim(&format!(
         "  {} tokens, {} model calls, ${:.4}",
-        run.used.tokens, run.used.model_requests, run.used.cost_micro_usd as f64 / 1e6
+        run.used.tokens,
+        run.used.model_requests,
+        run.used.cost_micro_usd as f64 / 1e6
     )));
     if !result.files.is_empty() {
         say(&format!("  see it     stockade runs diff {}", run.id));

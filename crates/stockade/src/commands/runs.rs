@@ -7,7 +7,10 @@ use futures::StreamExt as _;
 use stockade_api::{Client, ListRuns, v1};
 use stockade_domain::{Event, RunId, RunState};
 
-use super::{run_id, watch::{self, Approver}};
+use super::{
+    run_id,
+    watch::{self, Approver},
+};
 use crate::{
     cli::{Runs, Send},
     exit::{Complaint, Exit, Outcome},
@@ -26,8 +29,17 @@ pub(crate) async fn execute(command: Runs, settings: Settings, json: bool) -> Ou
 async fn on_server(command: Runs, client: &Client, json: bool) -> Outcome {
     match command {
         Runs::List { limit } => {
-            let page = client.runs(&ListRuns { limit: Some(limit), ..ListRuns::default() }).await?;
-            if json { terminal::json(&page.items)? } else { list(&page.items) }
+            let page = client
+                .runs(&ListRuns {
+                    limit: Some(limit),
+                    ..ListRuns::default()
+                })
+                .await?;
+            if json {
+                terminal::json(&page.items)?
+            } else {
+                list(&page.items)
+            }
         }
         Runs::Show { run } => {
             let run = client.run(run_id(&run)?).await?;
@@ -35,7 +47,15 @@ async fn on_server(command: Runs, client: &Client, json: bool) -> Outcome {
         }
         Runs::Cancel { run, reason } => {
             let run = client.cancel_run(run_id(&run)?, reason).await?;
-            say(&format!("{} is {}", run.id, if run.state.is_terminal() { run.state.as_str() } else { "stopping" }));
+            say(&format!(
+                "{} is {}",
+                run.id,
+                if run.state.is_terminal() {
+                    run.state.as_str()
+                } else {
+                    "stopping"
+                }
+            ));
         }
         Runs::Events { run, follow, after } => events(client, run_id(&run)?, after, follow, json).await?,
         Runs::Diff { run } => terminal::out_bytes(&client.diff(run_id(&run)?).await?)?,
@@ -49,8 +69,21 @@ async fn on_server(command: Runs, client: &Client, json: bool) -> Outcome {
 pub(crate) async fn send(message: Send, settings: Settings, json: bool) -> Outcome {
     let run = run_id(&message.run)?;
     let connection = Connection::find(settings).await?;
-    let sent = connection.client().send_message(run, &v1::SendMessage { text: message.text, steer: message.steer }).await?;
-    if json { terminal::json(&sent)? } else { say(&format!("message {} is waiting for the agent", sent.seq)) }
+    let sent = connection
+        .client()
+        .send_message(
+            run,
+            &v1::SendMessage {
+                text: message.text,
+                steer: message.steer,
+            },
+        )
+        .await?;
+    if json {
+        terminal::json(&sent)?
+    } else {
+        say(&format!("message {} is waiting for the agent", sent.seq))
+    }
     connection.close().await;
     Ok(Exit::Done)
 }
@@ -62,9 +95,19 @@ fn list(runs: &[v1::RunSummary]) {
     }
     let rows = runs.iter().map(|run| {
         let files = run.files_changed.map_or("-".to_owned(), |n| n.to_string());
-        vec![run.id.to_string(), run.state.as_str().to_owned(), run.agent.clone(), files, run.created_at.to_string(), style::line(&run.title, 50)]
+        vec![
+            run.id.to_string(),
+            run.state.as_str().to_owned(),
+            run.agent.clone(),
+            files,
+            run.created_at.to_string(),
+            style::line(&run.title, 50),
+        ]
     });
-    table::print(&["RUN", "STATE", "AGENT", "FILES", "CREATED", "TASK"], &rows.collect::<Vec<_>>());
+    table::print(
+        &["RUN", "STATE", "AGENT", "FILES", "CREATED", "TASK"],
+        &rows.collect::<Vec<_>>(),
+    );
 }
 
 fn detail(run: &v1::Run) {
@@ -76,19 +119,43 @@ fn detail(run: &v1::Run) {
     field("model", &run.spec.model);
     field("environment", &run.spec.environment.name);
     field("attempt", &run.attempt.to_string());
-    field("spent", &format!("{} tokens, {} model calls, {} turns, ${:.4}", run.used.tokens, run.used.model_requests, run.used.turns, run.used.cost_micro_usd as f64 / 1e6));
+    field(
+        "spent",
+        &format!(
+            "{} tokens, {} model calls, {} turns, ${:.4}",
+            run.used.tokens,
+            run.used.model_requests,
+            run.used.turns,
+            run.used.cost_micro_usd as f64 / 1e6
+        ),
+    );
     for approval in &run.open_approvals {
-        field("waits for", &format!("{approval}  (stockade approvals show {approval})"));
+        field(
+            "waits for",
+            &format!("{approval}  (stockade approvals show {approval})"),
+        );
     }
     if let Some(failure) = &run.failure {
-        field("failure", &format!("{} ({:?}): {}", failure.code, failure.class, failure.message));
+        field(
+            "failure",
+            &format!("{} ({:?}): {}", failure.code, failure.class, failure.message),
+        );
         field("hint", failure.hint.as_deref().unwrap_or("-"));
     }
     if let Some(result) = &run.result {
         field("summary", &style::line(&result.summary, 200));
         field("branch", result.branch.as_deref().unwrap_or("-"));
         for file in &result.files {
-            field("file", &format!("{} {} +{} -{}", file.change, file.path, file.added.unwrap_or(0), file.removed.unwrap_or(0)));
+            field(
+                "file",
+                &format!(
+                    "{} {} +{} -{}",
+                    file.change,
+                    file.path,
+                    file.added.unwrap_or(0),
+                    file.removed.unwrap_or(0)
+                ),
+            );
         }
     }
 }
@@ -125,7 +192,11 @@ async fn events(client: &Client, run: RunId, after: u64, follow: bool, json: boo
 async fn apply(client: &Client, id: RunId, repo: Option<&Path>, branch: bool, yes: bool) -> Outcome {
     let run = client.run(id).await?;
     if run.state != RunState::Completed {
-        return Err(Complaint::usage(format!("{id} is {}; only a completed run has a change to apply", run.state.as_str())).into());
+        return Err(Complaint::usage(format!(
+            "{id} is {}; only a completed run has a change to apply",
+            run.state.as_str()
+        ))
+        .into());
     }
     let source = run.spec.repo.as_ref().map(|repo| Path::new(&repo.source));
     let tree = repo.or(source.filter(|path| path.is_dir())).ok_or_else(|| {
@@ -137,7 +208,13 @@ async fn apply(client: &Client, id: RunId, repo: Option<&Path>, branch: bool, ye
         return Ok(Exit::Done);
     };
     for file in &result.files {
-        say(&format!("  {:<9} {} +{} -{}", file.change, style::clean(&file.path), file.added.unwrap_or(0), file.removed.unwrap_or(0)));
+        say(&format!(
+            "  {:<9} {} +{} -{}",
+            file.change,
+            style::clean(&file.path),
+            file.added.unwrap_or(0),
+            file.removed.unwrap_or(0)
+        ));
     }
     let question = match (&result.branch, branch) {
         (Some(name), true) => format!("make branch {name} in {}?", tree.display()),
@@ -172,7 +249,16 @@ async fn make_branch(client: &Client, id: RunId, name: &str, tree: &Path) -> Out
     let bundle = client.artifact(id, "bundle").await?;
     let file = std::env::temp_dir().join(format!("stockade-{id}.bundle"));
     crate::keys::write_private(&file, &bundle)?;
-    let fetched = git(tree, &["fetch", "--no-tags", &file.to_string_lossy(), &format!("refs/heads/{name}:refs/heads/{name}")], b"");
+    let fetched = git(
+        tree,
+        &[
+            "fetch",
+            "--no-tags",
+            &file.to_string_lossy(),
+            &format!("refs/heads/{name}:refs/heads/{name}"),
+        ],
+        b"",
+    );
     let _ = std::fs::remove_file(&file);
     fetched.context("cannot make the branch")?;
     say(&format!("{} branch {name} in {}", style::good("✓"), tree.display()));
@@ -197,5 +283,9 @@ fn git(tree: &Path, args: &[&str], input: &[u8]) -> anyhow::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(Complaint::new(Exit::RunFailed, style::clean(String::from_utf8_lossy(&output.stderr).trim())).into())
+    Err(Complaint::new(
+        Exit::RunFailed,
+        style::clean(String::from_utf8_lossy(&output.stderr).trim()),
+    )
+    .into())
 }

@@ -15,11 +15,19 @@ pub(crate) async fn execute(command: Token, settings: Settings, json: bool) -> O
     let client = connection.client();
     match command {
         Token::Create { name } => {
-            let created = client.create_token(&v1::CreateToken { name, expires_in_seconds: None }).await?;
+            let created = client
+                .create_token(&v1::CreateToken {
+                    name,
+                    expires_in_seconds: None,
+                })
+                .await?;
             if json {
                 terminal::json(&created)?;
             } else {
-                say(&format!("token {} for {}; the secret is shown only now:", created.token.id, created.token.name));
+                say(&format!(
+                    "token {} for {}; the secret is shown only now:",
+                    created.token.id, created.token.name
+                ));
                 out(created.secret.expose());
             }
         }
@@ -30,7 +38,12 @@ pub(crate) async fn execute(command: Token, settings: Settings, json: bool) -> O
             } else {
                 let rows = page.items.iter().map(|t| {
                     let state = if t.revoked_at.is_some() { "revoked" } else { "valid" };
-                    vec![t.id.to_string(), t.name.clone(), state.to_owned(), t.created_at.to_string()]
+                    vec![
+                        t.id.to_string(),
+                        t.name.clone(),
+                        state.to_owned(),
+                        t.created_at.to_string(),
+                    ]
                 });
                 table::print(&["ID", "NAME", "STATE", "CREATED"], &rows.collect::<Vec<_>>());
             }

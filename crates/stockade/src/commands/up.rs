@@ -21,7 +21,11 @@ pub(crate) async fn execute(options: Up, mut settings: Settings) -> Outcome {
     server::run_until(
         settings,
         |server| {
-            say(&format!("{} {}", style::bold("stockade"), style::dim(env!("CARGO_PKG_VERSION"))));
+            say(&format!(
+                "{} {}",
+                style::bold("stockade"),
+                style::dim(env!("CARGO_PKG_VERSION"))
+            ));
             say(&format!("  API    {}", server.url()));
             say(&format!("  model  {model}"));
             say(&format!("  state  {state_dir}"));

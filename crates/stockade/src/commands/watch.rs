@@ -20,13 +20,23 @@ pub(crate) enum Approver {
 impl Approver {
     /// The person here if there is one.
     pub(crate) fn here() -> Self {
-        if prompt::is_interactive() { Self::Person } else { Self::Elsewhere }
+        if prompt::is_interactive() {
+            Self::Person
+        } else {
+            Self::Elsewhere
+        }
     }
 }
 
 /// Shows a run until it ends and returns all its events.
 pub(crate) async fn follow(client: &Client, run: RunId, approver: Approver) -> anyhow::Result<Vec<Event>> {
-    let mut watch = Watch { client, live: Live::default(), approver, open: Vec::new(), keyboard: None };
+    let mut watch = Watch {
+        client,
+        live: Live::default(),
+        approver,
+        open: Vec::new(),
+        keyboard: None,
+    };
     let mut stream = client.events(run, 0);
     let mut events = Vec::new();
     loop {
@@ -71,7 +81,11 @@ struct Watch<'a> {
 impl Watch<'_> {
     async fn event(&mut self, event: &Event) -> anyhow::Result<()> {
         self.live.show(event);
-        let approval = || event.data["approval"].as_str().and_then(|id| id.parse::<ApprovalId>().ok());
+        let approval = || {
+            event.data["approval"]
+                .as_str()
+                .and_then(|id| id.parse::<ApprovalId>().ok())
+        };
         match (event.kind, approval()) {
             (EventType::ApprovalRequested, Some(id)) => self.asked(id).await?,
             (EventType::ApprovalDecided | EventType::ApprovalExpired, Some(id)) => {
@@ -94,7 +108,10 @@ impl Watch<'_> {
         show(&approval);
         match self.approver {
             Approver::Always => {
-                let yes = DecideApproval { reason: Some("approved by --yes".to_owned()), ..DecideApproval::approve() };
+                let yes = DecideApproval {
+                    reason: Some("approved by --yes".to_owned()),
+                    ..DecideApproval::approve()
+                };
                 self.client.decide(id, &yes).await?;
             }
             Approver::Elsewhere => elsewhere(id),
@@ -117,12 +134,20 @@ impl Watch<'_> {
     }
 
     async fn answered(&mut self, line: &str) -> anyhow::Result<()> {
-        let Some(approval) = self.open.first() else { return Ok(()) };
+        let Some(approval) = self.open.first() else {
+            return Ok(());
+        };
         let (word, reason) = line.split_once(' ').unwrap_or((line, ""));
         let reason = (!reason.trim().is_empty()).then(|| reason.trim().to_owned());
         let decision = match word.to_lowercase().as_str() {
-            "y" | "yes" | "a" | "approve" => DecideApproval { reason, ..DecideApproval::approve() },
-            "n" | "no" | "r" | "reject" => DecideApproval { reason, ..DecideApproval::reject() },
+            "y" | "yes" | "a" | "approve" => DecideApproval {
+                reason,
+                ..DecideApproval::approve()
+            },
+            "n" | "no" | "r" | "reject" => DecideApproval {
+                reason,
+                ..DecideApproval::reject()
+            },
             "d" | "details" => {
                 say(&style::clean(&serde_json::to_string_pretty(approval)?));
                 self.ask();
@@ -152,13 +177,34 @@ impl Watch<'_> {
 }
 
 fn elsewhere(id: ApprovalId) {
-    say(&style::dim(&format!("    answer with: stockade approvals approve {id}   (or reject)")));
+    say(&style::dim(&format!(
+        "    answer with: stockade approvals approve {id}   (or reject)"
+    )));
 }
 
 /// A question as a person reads it.
 pub(crate) fn show(approval: &Approval) {
-    let sign = if approval.repetition { "⏸ the agent repeats itself" } else { "⏸ approval needed" };
-    say(&format!("  {} {}", style::wait(sign), style::dim(&format!("{} ({})", style::clean(&approval.reason), style::clean(&approval.rule)))));
-    say(&format!("    {} {}", style::bold(&style::clean(&approval.action.operation)), style::clean(&approval.action.target).replace('\n', "\n      ")));
-    say(&style::dim(&format!("    {}  expires {}", approval.digest, approval.expires_at)));
+    let sign = if approval.repetition {
+        "⏸ the agent repeats itself"
+    } else {
+        "⏸ approval needed"
+    };
+    say(&format!(
+        "  {} {}",
+        style::wait(sign),
+        style::dim(&format!(
+            "{} ({})",
+            style::clean(&approval.reason),
+            style::clean(&approval.rule)
+        ))
+    ));
+    say(&format!(
+        "    {} {}",
+        style::bold(&style::clean(&approval.action.operation)),
+        style::clean(&approval.action.target).replace('\n', "\n      ")
+    ));
+    say(&style::dim(&format!(
+        "    {}  expires {}",
+        approval.digest, approval.expires_at
+    )));
 }

@@ -35,40 +35,97 @@ impl Live {
         self.hush();
         match event.kind {
             T::RunQueued => match data.get("failure") {
-                Some(failure) => mark(&style::wait("↻"), &format!("trying again: {}", style::line(text(failure, "message"), WIDTH))),
+                Some(failure) => mark(
+                    &style::wait("↻"),
+                    &format!("trying again: {}", style::line(text(failure, "message"), WIDTH)),
+                ),
                 None => mark(&style::dim("·"), &format!("{} queued", event.run)),
             },
             T::SandboxReady => sandbox(data),
             T::RepoReady => {
                 let commit: String = text(data, "base_commit").chars().take(10).collect();
-                mark(&style::good("▸"), &format!("repository at {commit} {}", style::dim(text(data, "branch"))));
+                mark(
+                    &style::good("▸"),
+                    &format!("repository at {commit} {}", style::dim(text(data, "branch"))),
+                );
                 if !text(data, "note").is_empty() {
                     mark(&style::wait("!"), &style::line(text(data, "note"), 2 * WIDTH));
                 }
             }
-            T::AgentReady => mark(&style::good("▸"), &format!("agent {} with model {}", style::clean(text(data, "agent")), style::clean(text(data, "model")))),
+            T::AgentReady => mark(
+                &style::good("▸"),
+                &format!(
+                    "agent {} with model {}",
+                    style::clean(text(data, "agent")),
+                    style::clean(text(data, "model"))
+                ),
+            ),
             T::MessageAgent => self.message(text(data, "text")),
             T::MessageUser => mark(&style::bold("you"), &style::line(text(data, "text"), WIDTH)),
             T::ToolCall => tool_call(data),
             T::ToolResult => tool_result(data),
-            T::EgressDenied => mark(&style::bad("✗"), &format!("network refused: {} {}", style::bold(&style::line(text(data, "target"), 60)), style::dim(&style::line(text(data, "reason"), WIDTH)))),
+            T::EgressDenied => mark(
+                &style::bad("✗"),
+                &format!(
+                    "network refused: {} {}",
+                    style::bold(&style::line(text(data, "target"), 60)),
+                    style::dim(&style::line(text(data, "reason"), WIDTH))
+                ),
+            ),
             T::EgressAllowed if text(data, "operation") == "connect" => {
-                mark(&style::dim("→"), &style::dim(&format!("network: {}", style::line(text(data, "target"), 60))));
+                mark(
+                    &style::dim("→"),
+                    &style::dim(&format!("network: {}", style::line(text(data, "target"), 60))),
+                );
             }
-            T::ActionDenied => mark(&style::bad("✗"), &format!("refused: {} {}", style::line(text(data, "target"), 60), style::dim(&style::line(text(data, "reason"), WIDTH)))),
+            T::ActionDenied => mark(
+                &style::bad("✗"),
+                &format!(
+                    "refused: {} {}",
+                    style::line(text(data, "target"), 60),
+                    style::dim(&style::line(text(data, "reason"), WIDTH))
+                ),
+            ),
             T::ApprovalDecided => decided(data),
             T::ApprovalExpired => mark(&style::bad("✗"), "nobody answered in time: refused"),
-            T::BudgetExhausted => mark(&style::bad("■"), &format!("limit reached: {} {} of {}", text(data, "resource"), data["used"], data["limit"])),
+            T::BudgetExhausted => mark(
+                &style::bad("■"),
+                &format!(
+                    "limit reached: {} {} of {}",
+                    text(data, "resource"),
+                    data["used"],
+                    data["limit"]
+                ),
+            ),
             T::ExportDiff => export(data),
-            T::ExportBranch => mark(&style::good("▸"), &format!("committed on branch {}", style::bold(&style::clean(text(data, "branch"))))),
+            T::ExportBranch => mark(
+                &style::good("▸"),
+                &format!(
+                    "committed on branch {}",
+                    style::bold(&style::clean(text(data, "branch")))
+                ),
+            ),
             T::RunFailed => {
                 let failure = &data["failure"];
-                mark(&style::bad("■"), &format!("failed: {}", style::clean(text(failure, "message"))));
+                mark(
+                    &style::bad("■"),
+                    &format!("failed: {}", style::clean(text(failure, "message"))),
+                );
                 if !text(failure, "hint").is_empty() {
-                    mark(" ", &style::dim(&format!("hint: {}", style::clean(text(failure, "hint")))));
+                    mark(
+                        " ",
+                        &style::dim(&format!("hint: {}", style::clean(text(failure, "hint")))),
+                    );
                 }
             }
-            T::RunCancelled => mark(&style::wait("■"), &format!("cancelled by {} {}", style::clean(text(data, "by")), style::clean(text(data, "reason")))),
+            T::RunCancelled => mark(
+                &style::wait("■"),
+                &format!(
+                    "cancelled by {} {}",
+                    style::clean(text(data, "by")),
+                    style::clean(text(data, "reason"))
+                ),
+            ),
             T::RunCompleted => mark(&style::good("■"), "completed"),
             _ => {}
         }
@@ -98,16 +155,30 @@ impl Live {
 }
 
 fn sandbox(data: &Value) {
-    let limits: Vec<String> = data["limits"].as_array().into_iter().flatten().filter_map(Value::as_str).map(limit).collect();
-    let detail = style::dim(&format!("{} {}, no network card; {}", text(data, "backend"), text(data, "mode"), limits.join(", ")));
-    mark(&style::good("▸"), &format!("sandbox ready in {} ms {detail}", data["start_ms"]));
+    let limits: Vec<String> = data["limits"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(limit)
+        .collect();
+    let detail = style::dim(&format!(
+        "{} {}, no network card; {}",
+        text(data, "backend"),
+        text(data, "mode"),
+        limits.join(", ")
+    ));
+    mark(
+        &style::good("▸"),
+        &format!("sandbox ready in {} ms {detail}", data["start_ms"]),
+    );
 }
 
 fn limit(pair: &str) -> String {
     match pair.split_once('=') {
-        Some((name @ ("memory" | "disk"), value)) => {
-            value.parse().map_or_else(|_| pair.to_owned(), |count| format!("{name} {}", style::bytes(count)))
-        }
+        Some((name @ ("memory" | "disk"), value)) => value
+            .parse()
+            .map_or_else(|_| pair.to_owned(), |count| format!("{name} {}", style::bytes(count))),
         Some((name, value)) => format!("{name} {value}"),
         None => pair.to_owned(),
     }
@@ -115,7 +186,11 @@ fn limit(pair: &str) -> String {
 
 fn tool_call(data: &Value) {
     let name = style::clean(text(data, "tool"));
-    let detail = ["title", "target", "command", "path"].iter().map(|key| text(data, key)).find(|t| !t.is_empty()).unwrap_or_default();
+    let detail = ["title", "target", "command", "path"]
+        .iter()
+        .map(|key| text(data, key))
+        .find(|t| !t.is_empty())
+        .unwrap_or_default();
     mark(&style::bold("⚒"), &format!("{name} {}", style::line(detail, WIDTH)));
 }
 
@@ -145,5 +220,8 @@ fn decided(data: &Value) {
 
 fn export(data: &Value) {
     let files = data["files"].as_array().map_or(0, Vec::len);
-    mark(&style::good("▸"), &format!("change exported: {files} file{}", if files == 1 { "" } else { "s" }));
+    mark(
+        &style::good("▸"),
+        &format!("change exported: {files} file{}", if files == 1 { "" } else { "s" }),
+    );
 }

@@ -38,7 +38,11 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
 /// Ends the program with an error.
 pub(crate) fn complain(error: &anyhow::Error) -> ExitCode {
     let (exit, hint) = exit::classify(error);
-    say(&format!("{} {}", style::bad("error:"), style::clean(&format!("{error:#}"))));
+    say(&format!(
+        "{} {}",
+        style::bad("error:"),
+        style::clean(&format!("{error:#}"))
+    ));
     if let Some(hint) = hint {
         say(&format!("{} {}", style::dim(" hint:"), style::clean(&hint)));
     }
@@ -49,5 +53,8 @@ pub(crate) fn complain(error: &anyhow::Error) -> ExitCode {
 pub(crate) fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("STOCKADE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .try_init();
 }

@@ -54,5 +54,8 @@ impl Keyboard {
 pub(crate) async fn confirm(question: &str) -> bool {
     let mut keyboard = Keyboard::open();
     keyboard.prompt(&format!("{question} [y/N] "));
-    keyboard.line().await.is_some_and(|line| matches!(line.to_lowercase().as_str(), "y" | "yes"))
+    keyboard
+        .line()
+        .await
+        .is_some_and(|line| matches!(line.to_lowercase().as_str(), "y" | "yes"))
 }

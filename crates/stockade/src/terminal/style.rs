@@ -2,11 +2,14 @@
 
 use std::{env, io::IsTerminal as _, sync::LazyLock};
 
-static COLOURS: LazyLock<bool> =
-    LazyLock::new(|| std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none());
+static COLOURS: LazyLock<bool> = LazyLock::new(|| std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none());
 
 fn paint(code: &str, text: &str) -> String {
-    if *COLOURS { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if *COLOURS {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// Something that went well.
@@ -75,7 +78,10 @@ mod tests {
 
     #[test]
     fn an_agent_cannot_steer_the_terminal() {
-        assert_eq!(clean("a\x1b[2Jb\x07\r\u{9b}1m\u{202e}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}1m\u{fffd}");
+        assert_eq!(
+            clean("a\x1b[2Jb\x07\r\u{9b}1m\u{202e}"),
+            "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}1m\u{fffd}"
+        );
         assert_eq!(clean("tab\tline\nümläut"), "tab\tline\nümläut");
     }
 

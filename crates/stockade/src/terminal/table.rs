@@ -14,11 +14,22 @@ pub(crate) fn print(header: &[&str], rows: &[Vec<String>]) {
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let padded: Vec<String> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         padded.join("  ").trim_end().to_owned()
     };
     out(&line(header.to_vec()));
     for row in rows {
-        out(&line(row.iter().map(|cell| style::clean(cell)).collect::<Vec<_>>().iter().map(String::as_str).collect()));
+        out(&line(
+            row.iter()
+                .map(|cell| style::clean(cell))
+                .collect::<Vec<_>>()
+                .iter()
+                .map(String::as_str)
+                .collect(),
+        ));
     }
 }

@@ -36,7 +36,10 @@ pub(super) async fn read_file(hand: &Hand<'_>, args: &Value) -> Result<Said, San
         return Ok(Said::complaint(format!("the file has only {total} lines")));
     }
     let last = first - 1 + lines.len();
-    Ok(Said::well(format!("{}\n[lines {first} to {last} of {total}]", lines.join("\n"))))
+    Ok(Said::well(format!(
+        "{}\n[lines {first} to {last} of {total}]",
+        lines.join("\n")
+    )))
 }
 
 pub(super) async fn write_file(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxError> {
@@ -56,11 +59,20 @@ pub(super) async fn edit_file(hand: &Hand<'_>, args: &Value) -> Result<Said, San
         Err(complaint) => return Ok(complaint),
     };
     let all = args["replace_all"].as_bool().unwrap_or(false);
-    match edited(&content, &text_of(args, "old_string"), &text_of(args, "new_string"), all) {
+    match edited(
+        &content,
+        &text_of(args, "old_string"),
+        &text_of(args, "new_string"),
+        all,
+    ) {
         Err(complaint) => Ok(Said::complaint(format!("{path}: {complaint}"))),
         Ok((content, times)) => {
             put(hand, &path, content).await?;
-            let times_word = if times == 1 { "once".to_owned() } else { format!("{times} times") };
+            let times_word = if times == 1 {
+                "once".to_owned()
+            } else {
+                format!("{times} times")
+            };
             Ok(Said {
                 details: json!({ "replacements": times }),
                 ..Said::well(format!("replaced {times_word} in {path}"))
@@ -79,12 +91,18 @@ fn edited(content: &str, old: &str, new: &str, all: bool) -> Result<(String, usi
     }
     // Models write line feeds; the file may have the other kind.
     let crlf = content.contains("\r\n") && !old.contains('\r') && old.contains('\n');
-    let (old, new) = if crlf { (old.replace('\n', "\r\n"), new.replace('\n', "\r\n")) } else { (old.to_owned(), new.to_owned()) };
+    let (old, new) = if crlf {
+        (old.replace('\n', "\r\n"), new.replace('\n', "\r\n"))
+    } else {
+        (old.to_owned(), new.to_owned())
+    };
     match content.matches(&old).count() {
         0 => Err("old_string does not stand in the file; read the file again and copy the text exactly".to_owned()),
         1 => Ok((content.replacen(&old, &new, 1), 1)),
         times if all => Ok((content.replace(&old, &new), times)),
-        times => Err(format!("old_string stands in the file {times} times; add lines around it, or set replace_all")),
+        times => Err(format!(
+            "old_string stands in the file {times} times; add lines around it, or set replace_all"
+        )),
     }
 }
 
@@ -120,7 +138,12 @@ mod tests {
     fn an_edit_needs_one_place() {
         assert_eq!(edited("a b a", "b", "c", false), Ok(("a c a".to_owned(), 1)));
         assert_eq!(edited("a b a", "a", "c", true), Ok(("c b c".to_owned(), 2)));
-        for (old, new, word) in [("a", "c", "2 times"), ("x", "c", "does not stand"), ("", "c", "empty"), ("b", "b", "same")] {
+        for (old, new, word) in [
+            ("a", "c", "2 times"),
+            ("x", "c", "does not stand"),
+            ("", "c", "empty"),
+            ("b", "b", "same"),
+        ] {
             let complaint = edited("a b a", old, new, false).unwrap_err();
             assert!(complaint.contains(word), "{complaint}");
         }

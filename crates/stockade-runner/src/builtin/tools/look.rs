@@ -59,7 +59,10 @@ pub(super) async fn list_files(hand: &Hand<'_>, args: &Value) -> Result<Said, Sa
     found.truncate(MOST_PATHS);
     let mut text = found.join("\n");
     if total > MOST_PATHS {
-        text.push_str(&format!("\n[{} more; narrow the path or the pattern]", total - MOST_PATHS));
+        text.push_str(&format!(
+            "\n[{} more; narrow the path or the pattern]",
+            total - MOST_PATHS
+        ));
     }
     Ok(Said {
         details: json!({ "files": total }),
@@ -70,9 +73,17 @@ pub(super) async fn list_files(hand: &Hand<'_>, args: &Value) -> Result<Said, Sa
 pub(super) async fn search(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxError> {
     let text = |key: &str| args[key].as_str().unwrap_or_default();
     let path = absolute(args["path"].as_str().unwrap_or("."));
-    let case = if args["ignore_case"].as_bool().unwrap_or(false) { "-i" } else { "" };
+    let case = if args["ignore_case"].as_bool().unwrap_or(false) {
+        "-i"
+    } else {
+        ""
+    };
     let mut ran = hand
-        .run(shell(SEARCH, &[&path, text("pattern"), text("glob"), case]), hand.limit, true)
+        .run(
+            shell(SEARCH, &[&path, text("pattern"), text("glob"), case]),
+            hand.limit,
+            true,
+        )
         .await?;
     if ran.exit == Exit::Code(2) {
         // The path may be a file.

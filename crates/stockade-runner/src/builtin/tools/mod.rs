@@ -12,6 +12,7 @@ use stockade_domain::{Action, ActionKind, Amounts, ApprovalState, EventType, Fai
 use stockade_gate::{Admitted, Gate, Gated, Refusal, Scope, kind};
 use stockade_ports::{ExecRequest, Exit, Output, SandboxError, SandboxHandle};
 
+pub(crate) use path::normalized as normalized_path;
 pub(crate) use spec::{ToolSpec, specs};
 
 use super::conversation::{ToolCall, ToolResult};
@@ -200,7 +201,9 @@ pub(crate) async fn rejected_by_a_person(gate: &Gate, approval: Option<stockade_
 
 /// What people see of a call: its command line or its path.
 fn title(name: &str, input: &Value) -> String {
-    let object = ["command", "path", "pattern"].iter().find_map(|key| input[*key].as_str());
+    let object = ["command", "path", "pattern"]
+        .iter()
+        .find_map(|key| input[*key].as_str());
     match object {
         Some(object) => text::clip(object, 400).0.to_owned(),
         None => name.to_owned(),

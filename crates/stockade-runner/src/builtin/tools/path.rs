@@ -10,7 +10,11 @@ pub(crate) fn normalized(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("the path is empty".to_owned());
     }
-    let whole = if text.starts_with('/') { text.to_owned() } else { format!("{WORKSPACE}/{text}") };
+    let whole = if text.starts_with('/') {
+        text.to_owned()
+    } else {
+        format!("{WORKSPACE}/{text}")
+    };
     let mut parts: Vec<&str> = Vec::new();
     for part in whole.split('/') {
         match part {

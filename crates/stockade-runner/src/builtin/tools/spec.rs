@@ -24,10 +24,16 @@ pub(crate) struct ToolSpec {
 /// The tools of that name; all of them when no names are given.
 pub(crate) fn specs(names: &[String]) -> Result<Vec<ToolSpec>, Failure> {
     let all = all();
-    if let Some(unknown) = names.iter().find(|name| !all.iter().any(|spec| spec.name == name.as_str())) {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| !all.iter().any(|spec| spec.name == name.as_str()))
+    {
         let known: Vec<&str> = all.iter().map(|spec| spec.name).collect();
-        return Err(Failure::terminal("agent_invalid", format!("the agent names a tool '{unknown}' that does not exist"))
-            .with_hint(format!("the built-in tools are {}", known.join(", "))));
+        return Err(Failure::terminal(
+            "agent_invalid",
+            format!("the agent names a tool '{unknown}' that does not exist"),
+        )
+        .with_hint(format!("the built-in tools are {}", known.join(", "))));
     }
     Ok(all
         .into_iter()
@@ -161,7 +167,11 @@ fn checked_field(key: &str, schema: &Value, value: &Value) -> Result<Value, Stri
             if text.contains('\0') {
                 return Err(format!("'{key}' holds a NUL character"));
             }
-            if key == "path" { path::normalized(text).map(Value::from) } else { Ok(value.clone()) }
+            if key == "path" {
+                path::normalized(text).map(Value::from)
+            } else {
+                Ok(value.clone())
+            }
         }
         Some("integer") => {
             // Models write numbers as text now and then; that is no reason to fail.
@@ -176,7 +186,8 @@ fn checked_field(key: &str, schema: &Value, value: &Value) -> Result<Value, Stri
         }
         Some("boolean") => {
             let yes = value.as_bool().or_else(|| value.as_str()?.parse().ok());
-            yes.map(Value::from).ok_or_else(|| format!("'{key}' is not true or false"))
+            yes.map(Value::from)
+                .ok_or_else(|| format!("'{key}' is not true or false"))
         }
         _ => Ok(value.clone()),
     }
@@ -193,8 +204,12 @@ mod tests {
     #[test]
     fn equal_calls_become_equal_arguments() {
         let read = tool("read_file");
-        let a = read.checked(&json!({ "path": "./src/../a.txt", "offset": "3" })).unwrap();
-        let b = read.checked(&json!({ "offset": 3, "path": "/workspace/a.txt", "limit": null })).unwrap();
+        let a = read
+            .checked(&json!({ "path": "./src/../a.txt", "offset": "3" }))
+            .unwrap();
+        let b = read
+            .checked(&json!({ "offset": 3, "path": "/workspace/a.txt", "limit": null }))
+            .unwrap();
         assert_eq!(a, b);
     }
 
@@ -205,10 +220,18 @@ mod tests {
             ("bash", json!({ "command": 3 }), "'command' is not a text"),
             ("bash", json!({ "command": "ls", "cwd": "/" }), "'cwd' is not a field"),
             ("bash", json!({ "command": "ls", "timeout_seconds": 0 }), "at least 1"),
-            ("bash", json!({ "command": "ls", "timeout_seconds": 601 }), "at most 600"),
+            (
+                "bash",
+                json!({ "command": "ls", "timeout_seconds": 601 }),
+                "at most 600",
+            ),
             ("bash", json!({ "command": "a\0b" }), "NUL"),
             ("bash", json!([]), "not an object"),
-            ("write_file", json!({ "path": "a", "content": "x".repeat(INPUT_LIMIT + 1) }), "larger than"),
+            (
+                "write_file",
+                json!({ "path": "a", "content": "x".repeat(INPUT_LIMIT + 1) }),
+                "larger than",
+            ),
         ] {
             let complaint = tool(name).checked(&input).unwrap_err();
             assert!(complaint.contains(word), "{complaint}");

@@ -35,9 +35,7 @@ fn messages(conversation: &Conversation) -> Vec<Value> {
             Entry::User(text) => ("user", vec![json!({ "type": "text", "text": text })]),
             Entry::Assistant(reply) => ("assistant", reply.raw.clone()),
             Entry::Results(results) => {
-                let block = |r: &crate::builtin::conversation::ToolResult| {
-                    json!({ "type": "tool_result", "tool_use_id": r.call, "content": r.text, "is_error": r.error })
-                };
+                let block = |r: &crate::builtin::conversation::ToolResult| json!({ "type": "tool_result", "tool_use_id": r.call, "content": r.text, "is_error": r.error });
                 ("user", results.iter().map(block).collect())
             }
         };

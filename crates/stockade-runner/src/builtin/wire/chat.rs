@@ -42,10 +42,16 @@ pub(super) fn read(answer: &Value) -> Result<Reply, WireError> {
     let message = &choice["message"];
     let text = message["content"].as_str().unwrap_or_default().to_owned();
     let refusal = message["refusal"].as_str().filter(|words| !words.is_empty());
-    let calls: Vec<ToolCall> = message["tool_calls"].as_array().into_iter().flatten().map(call).collect();
+    let calls: Vec<ToolCall> = message["tool_calls"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(call)
+        .collect();
     let mut raw = Vec::new();
     if !text.is_empty() || !calls.is_empty() {
-        let mut sent_back = json!({ "role": "assistant", "content": if text.is_empty() { Value::Null } else { json!(text) } });
+        let mut sent_back =
+            json!({ "role": "assistant", "content": if text.is_empty() { Value::Null } else { json!(text) } });
         if !calls.is_empty() {
             sent_back["tool_calls"] = calls.iter().map(sent_back_call).collect();
         }

@@ -60,13 +60,24 @@ impl WireError {
 
     /// An error the upstream reports inside a stream. Overload passes; the rest is read from its type.
     fn reported(error: &Value) -> Self {
-        let kind = ["code", "type"].iter().find_map(|key| error[*key].as_str()).unwrap_or("error");
+        let kind = ["code", "type"]
+            .iter()
+            .find_map(|key| error[*key].as_str())
+            .unwrap_or("error");
         let words = error["message"].as_str().unwrap_or("no message");
         let class = match kind {
-            "overloaded_error" | "api_error" | "rate_limit_error" | "timeout_error" | "server_error"
+            "overloaded_error"
+            | "api_error"
+            | "rate_limit_error"
+            | "timeout_error"
+            | "server_error"
             | "rate_limit_exceeded" => FailureClass::Transient,
-            "authentication_error" | "permission_error" | "invalid_request_error" | "not_found_error"
-            | "billing_error" | "insufficient_quota" => FailureClass::Terminal,
+            "authentication_error"
+            | "permission_error"
+            | "invalid_request_error"
+            | "not_found_error"
+            | "billing_error"
+            | "insufficient_quota" => FailureClass::Terminal,
             _ => FailureClass::Unknown,
         };
         Self {

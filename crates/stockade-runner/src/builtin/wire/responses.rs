@@ -80,7 +80,9 @@ fn message(item: &Value, reply: &mut Reply) {
     }
     let content = json!([{ "type": "output_text", "text": words }]);
     // Without the item's id: it names something the provider has not kept.
-    reply.raw.push(json!({ "type": "message", "role": "assistant", "content": content }));
+    reply
+        .raw
+        .push(json!({ "type": "message", "role": "assistant", "content": content }));
     reply.text.push_str(&words);
 }
 
@@ -117,7 +119,11 @@ impl Assembler for Stream {
             Some("response.completed" | "response.incomplete") => self.end = Some(data["response"].clone()),
             Some("response.failed") => return Err(WireError::reported(&data["response"]["error"])),
             Some("error") => {
-                let error = if data["error"].is_object() { &data["error"] } else { data };
+                let error = if data["error"].is_object() {
+                    &data["error"]
+                } else {
+                    data
+                };
                 return Err(WireError::reported(error));
             }
             _ => {}

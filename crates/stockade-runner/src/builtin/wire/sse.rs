@@ -83,7 +83,11 @@ mod tests {
             events.extend(reader.end().unwrap());
             assert_eq!(
                 events,
-                [SseData::Json(json!({"a": "ü"})), SseData::Done, SseData::Json(json!({"b": 1}))],
+                [
+                    SseData::Json(json!({"a": "ü"})),
+                    SseData::Done,
+                    SseData::Json(json!({"b": 1}))
+                ],
                 "cut at {cut}"
             );
         }

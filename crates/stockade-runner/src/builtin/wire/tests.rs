@@ -47,7 +47,8 @@ fn chat() -> Vec<Value> {
 
 fn responses() -> Vec<Value> {
     let message = json!({"type":"message","id":"m1","content":[{"type":"output_text","text":"Let me look."}]});
-    let call = json!({"type":"function_call","id":"f1","call_id":"t1","name":"bash","arguments":"{\"command\":\"ls\"}"});
+    let call =
+        json!({"type":"function_call","id":"f1","call_id":"t1","name":"bash","arguments":"{\"command\":\"ls\"}"});
     vec![
         json!({"type":"response.created","response":{}}),
         json!({"type":"response.output_text.delta","delta":"Let me "}),
@@ -73,7 +74,11 @@ fn every_wire_streams_the_same_answer() {
     for wire in WIRES {
         let (pieces, reply) = stream(wire, &events(wire));
         let reply = reply.unwrap();
-        assert_eq!(pieces, [Piece::Text("Let me ".into()), Piece::Text("look.".into())], "{wire:?}");
+        assert_eq!(
+            pieces,
+            [Piece::Text("Let me ".into()), Piece::Text("look.".into())],
+            "{wire:?}"
+        );
         assert_eq!((reply.text.as_str(), &reply.stop), ("Let me look.", &Stop::Done));
         assert_eq!(reply.calls.len(), 1);
         let call = &reply.calls[0];
@@ -163,21 +168,40 @@ fn a_conversation_goes_back_in_every_wire_s_own_words() {
                 assert_eq!(body["messages"][2]["content"][1]["text"], "hurry");
             }
             Wire::OpenaiChat => {
-                assert_eq!(roles(&body["messages"]), ["system", "user", "assistant", "tool", "user"]);
+                assert_eq!(
+                    roles(&body["messages"]),
+                    ["system", "user", "assistant", "tool", "user"]
+                );
                 let arguments = &body["messages"][2]["tool_calls"][0]["function"]["arguments"];
                 assert_eq!(arguments, "{\"command\":\"ls\"}");
             }
             Wire::OpenaiResponses => {
-                let kinds: Vec<&str> = body["input"].as_array().unwrap().iter().map(|i| i["type"].as_str().unwrap()).collect();
-                assert_eq!(kinds, ["message", "message", "function_call", "function_call_output", "message"]);
-                assert!(body["input"][2].get("id").is_none(), "an id names what the provider has not kept");
+                let kinds: Vec<&str> = body["input"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|i| i["type"].as_str().unwrap())
+                    .collect();
+                assert_eq!(
+                    kinds,
+                    ["message", "message", "function_call", "function_call_output", "message"]
+                );
+                assert!(
+                    body["input"][2].get("id").is_none(),
+                    "an id names what the provider has not kept"
+                );
             }
         }
     }
 }
 
 fn roles(messages: &Value) -> Vec<&str> {
-    messages.as_array().unwrap().iter().map(|m| m["role"].as_str().unwrap()).collect()
+    messages
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["role"].as_str().unwrap())
+        .collect()
 }
 
 #[test]

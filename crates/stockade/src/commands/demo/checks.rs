@@ -36,12 +36,20 @@ impl Facts {
             }
         };
         let promises = vec![
-            Promise { words: "the agent finished", kept: run.state == RunState::Completed, detail: run.state.as_str().to_owned() },
+            Promise {
+                words: "the agent finished",
+                kept: run.state == RunState::Completed,
+                detail: run.state.as_str().to_owned(),
+            },
             sandboxed(&events),
             tests(&events),
             refused(&events),
             asked(&events),
-            Promise { words: "the change is a patch", kept: patch.contains("slug.sh"), detail: format!("{} bytes", patch.len()) },
+            Promise {
+                words: "the change is a patch",
+                kept: patch.contains("slug.sh"),
+                detail: format!("{} bytes", patch.len()),
+            },
             signed(client, id, &events, key).await,
         ];
         Ok(Self { run, patch, promises })
@@ -64,11 +72,22 @@ impl Facts {
         }
         say(&style::bold("\n  what really happened"));
         for promise in &self.promises {
-            let sign = if promise.kept { style::good("✓") } else { style::bad("✗") };
-            say(&format!("  {sign} {:<42} {}", promise.words, style::dim(&style::line(&promise.detail, 90))));
+            let sign = if promise.kept {
+                style::good("✓")
+            } else {
+                style::bad("✗")
+            };
+            say(&format!(
+                "  {sign} {:<42} {}",
+                promise.words,
+                style::dim(&style::line(&promise.detail, 90))
+            ));
         }
         let used = self.run.used;
-        say(&style::dim(&format!("\n  {} tokens, {} model calls, {} turns", used.tokens, used.model_requests, used.turns)));
+        say(&style::dim(&format!(
+            "\n  {} tokens, {} model calls, {} turns",
+            used.tokens, used.model_requests, used.turns
+        )));
     }
 }
 
@@ -82,23 +101,45 @@ fn text<'a>(data: &'a Value, key: &str) -> &'a str {
 
 fn sandboxed(events: &[Event]) -> Promise {
     let ready = of_kind(events, EventType::SandboxReady).next();
-    let detail = ready.map(|e| format!("{} {}, {} ms", text(&e.data, "backend"), text(&e.data, "mode"), e.data["start_ms"]));
-    Promise { words: "it ran in a sandbox without a network card", kept: ready.is_some(), detail: detail.unwrap_or_default() }
+    let detail = ready.map(|e| {
+        format!(
+            "{} {}, {} ms",
+            text(&e.data, "backend"),
+            text(&e.data, "mode"),
+            e.data["start_ms"]
+        )
+    });
+    Promise {
+        words: "it ran in a sandbox without a network card",
+        kept: ready.is_some(),
+        detail: detail.unwrap_or_default(),
+    }
 }
 
 /// The test ran inside, failed first and passed last.
 fn tests(events: &[Event]) -> Promise {
-    let outputs: Vec<&str> = of_kind(events, EventType::ToolResult).map(|e| text(&e.data, "output")).collect();
+    let outputs: Vec<&str> = of_kind(events, EventType::ToolResult)
+        .map(|e| text(&e.data, "output"))
+        .collect();
     let failed = outputs.iter().position(|output| output.contains("some tests failed"));
     let passed = outputs.iter().rposition(|output| output.contains("all tests passed"));
     let kept = matches!((failed, passed), (Some(before), Some(after)) if before < after);
-    Promise { words: "the test failed first and passes now", kept, detail: "run inside the sandbox".to_owned() }
+    Promise {
+        words: "the test failed first and passes now",
+        kept,
+        detail: "run inside the sandbox".to_owned(),
+    }
 }
 
 fn refused(events: &[Event]) -> Promise {
-    let denied = of_kind(events, EventType::EgressDenied).find(|e| text(&e.data, "target").starts_with("telemetry.example.net"));
+    let denied =
+        of_kind(events, EventType::EgressDenied).find(|e| text(&e.data, "target").starts_with("telemetry.example.net"));
     let detail = denied.map(|e| format!("{}: {}", text(&e.data, "target"), text(&e.data, "reason")));
-    Promise { words: "a connection was refused", kept: denied.is_some(), detail: detail.unwrap_or_default() }
+    Promise {
+        words: "a connection was refused",
+        kept: denied.is_some(),
+        detail: detail.unwrap_or_default(),
+    }
 }
 
 fn asked(events: &[Event]) -> Promise {
@@ -107,7 +148,11 @@ fn asked(events: &[Event]) -> Promise {
         of_kind(events, EventType::ApprovalDecided).find(|e| text(&e.data, "approval") == text(&asked.data, "approval"))
     });
     let detail = decided.map(|e| format!("{} by {}", text(&e.data, "decision"), text(&e.data, "by")));
-    Promise { words: "a person was asked and decided", kept: decided.is_some(), detail: detail.unwrap_or_default() }
+    Promise {
+        words: "a person was asked and decided",
+        kept: decided.is_some(),
+        detail: detail.unwrap_or_default(),
+    }
 }
 
 /// The receipt verifies with this installation's key and covers exactly the events that were shown.
@@ -117,12 +162,28 @@ async fn signed(client: &Client, id: RunId, events: &[Event], key: &Path) -> Pro
         let file = server::receipt(client, id).await?;
         let statement = receipt::verify(&file, &keys::verifying_key(key)?)?;
         let chain = statement.predicate.events;
-        anyhow::ensure!(chain_head(events)? == chain.head && events.len() as u64 == chain.count, "the events differ from the receipt's");
-        Ok::<_, anyhow::Error>(format!("{} events, {} actions, key {}", chain.count, statement.predicate.actions.len(), keys::short(&key_of(key)?)))
+        anyhow::ensure!(
+            chain_head(events)? == chain.head && events.len() as u64 == chain.count,
+            "the events differ from the receipt's"
+        );
+        Ok::<_, anyhow::Error>(format!(
+            "{} events, {} actions, key {}",
+            chain.count,
+            statement.predicate.actions.len(),
+            keys::short(&key_of(key)?)
+        ))
     };
     match checked.await {
-        Ok(detail) => Promise { words, kept: true, detail },
-        Err(error) => Promise { words, kept: false, detail: error.to_string() },
+        Ok(detail) => Promise {
+            words,
+            kept: true,
+            detail,
+        },
+        Err(error) => Promise {
+            words,
+            kept: false,
+            detail: error.to_string(),
+        },
     }
 }
 

@@ -27,7 +27,11 @@ pub(crate) async fn execute(options: Demo, global: Global) -> Outcome {
     } else if prompt::is_interactive() {
         Approver::Person
     } else {
-        return Err(Complaint::usage("the demo asks a question and nobody is here to answer").hint("run it in a terminal, or pass --yes").into());
+        return Err(
+            Complaint::usage("the demo asks a question and nobody is here to answer")
+                .hint("run it in a terminal, or pass --yes")
+                .into(),
+        );
     };
     let place = setup::Place::make(options.keep)?;
     let outcome = tell(&place, approver, global).await;
@@ -43,9 +47,17 @@ async fn tell(place: &setup::Place, approver: Approver, global: Global) -> Outco
     let settings = settings(place.path(), global)?;
     match &settings.provider {
         Some(provider @ Provider::Scripted { .. }) => {
-            say(&format!("  model: {} {}", style::wait("scripted"), style::dim(&format!("(no key in the environment; {})", provider.describe()))));
+            say(&format!(
+                "  model: {} {}",
+                style::wait("scripted"),
+                style::dim(&format!("(no key in the environment; {})", provider.describe()))
+            ));
         }
-        Some(provider) => say(&format!("  model: {} {}", style::good(settings.model.as_deref().unwrap_or("-")), style::dim(&provider.describe()))),
+        Some(provider) => say(&format!(
+            "  model: {} {}",
+            style::good(settings.model.as_deref().unwrap_or("-")),
+            style::dim(&provider.describe())
+        )),
         None => return Err(settings::no_model().into()),
     }
     let key = keys::public_path(&settings.state_dir);
@@ -57,11 +69,16 @@ async fn tell(place: &setup::Place, approver: Approver, global: Global) -> Outco
 
 /// The demo's own state, with a provider from the environment or the script.
 fn settings(place: &Path, global: Global) -> anyhow::Result<Settings> {
-    let mut settings = settings::load(&Global { state_dir: Some(place.join("state")), ..global })?;
+    let mut settings = settings::load(&Global {
+        state_dir: Some(place.join("state")),
+        ..global
+    })?;
     settings.remote = None;
     settings.environments = vec![Environment::named("default", NetworkLevel::Trusted)];
     if settings.provider.is_none() {
-        settings.provider = Some(Provider::Scripted { file: setup::script(place)? });
+        settings.provider = Some(Provider::Scripted {
+            file: setup::script(place)?,
+        });
         settings.model.get_or_insert_with(|| "scripted".to_owned());
     }
     Ok(settings)
@@ -70,10 +87,15 @@ fn settings(place: &Path, global: Global) -> anyhow::Result<Settings> {
 async fn run(connection: &Connection, repo: &Path, key: &Path, approver: Approver) -> Outcome {
     let client = connection.client();
     let mut request = v1::CreateTask::new(setup::PROMPT.trim());
-    request.repo = Some(v1::RepoInput::Inline(Box::new(RepoSpec { source: repo.display().to_string(), reference: None })));
+    request.repo = Some(v1::RepoInput::Inline(Box::new(RepoSpec {
+        source: repo.display().to_string(),
+        reference: None,
+    })));
     request.agent = Some(v1::NameOr::Inline(Box::new(setup::agent()?)));
     let created = client.create_task(&request, None).await?;
-    let run = created.run.ok_or_else(|| Complaint::unavailable("no run was created"))?;
+    let run = created
+        .run
+        .ok_or_else(|| Complaint::unavailable("no run was created"))?;
     let events = watch::follow(client, run.id, approver).await?;
     let facts = checks::Facts::gather(client, run.id, events, key).await?;
     facts.show();

@@ -54,19 +54,41 @@ pub(super) fn repository(place: &Path) -> anyhow::Result<PathBuf> {
     }
     git(&repo, &["init", "--quiet", "--initial-branch=main"])?;
     git(&repo, &["add", "--all"])?;
-    git(&repo, &["-c", "user.name=Demo", "-c", "user.email=demo@example.com", "commit", "--quiet", "--no-gpg-sign", "--message=A slug with a bug"])?;
+    git(
+        &repo,
+        &[
+            "-c",
+            "user.name=Demo",
+            "-c",
+            "user.email=demo@example.com",
+            "commit",
+            "--quiet",
+            "--no-gpg-sign",
+            "--message=A slug with a bug",
+        ],
+    )?;
     Ok(repo)
 }
 
 fn git(repo: &Path, args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("git").arg("-C").arg(repo).args(args).env("GIT_CONFIG_GLOBAL", "/dev/null").output().map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Complaint::unavailable("git is not installed").hint("apt-get install git"),
-        _ => Complaint::unavailable(format!("cannot start git: {e}")),
-    })?;
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(repo)
+        .args(args)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => Complaint::unavailable("git is not installed").hint("apt-get install git"),
+            _ => Complaint::unavailable(format!("cannot start git: {e}")),
+        })?;
     if output.status.success() {
         return Ok(());
     }
-    Err(Complaint::unavailable(format!("git failed: {}", String::from_utf8_lossy(&output.stderr).trim())).into())
+    Err(Complaint::unavailable(format!(
+        "git failed: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    ))
+    .into())
 }
 
 /// Writes the script of the scripted model.

@@ -1,4 +1,4 @@
-//! The one error that has its own exit code: something this machine lacks.
+//! Errors that `main` treats in their own way.
 
 use std::fmt;
 
@@ -13,6 +13,18 @@ impl fmt::Display for Unavailable {
 }
 
 impl std::error::Error for Unavailable {}
+
+/// Something failed, and all of it has been said: the summary stays the last line.
+#[derive(Debug)]
+pub(crate) struct Reported;
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("failed, as reported above")
+    }
+}
+
+impl std::error::Error for Reported {}
 
 /// 5 for a missing dependency anywhere in the chain, else 1.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {

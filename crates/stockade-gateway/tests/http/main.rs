@@ -1,0 +1,12 @@
+//! The gateway as its callers see it: over HTTP, on a socket.
+
+mod approvals;
+mod creating;
+mod edge;
+mod events;
+mod harness;
+mod identity;
+mod problems;
+mod raw;
+mod runs;
+mod tokens;

@@ -1,0 +1,322 @@
+//! A connection from inside the sandbox, from its first byte to its settlement.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use ::http::StatusCode;
+use bytes::BytesMut;
+use serde_json::json;
+use stockade_domain::{Action, Verdict};
+use stockade_policy::{Fault, Host, Protocol, egress::INTERNAL_PORT};
+use tokio::{
+    io::{AsyncWriteExt, copy_bidirectional_with_sizes},
+    net::TcpStream,
+};
+
+use crate::{
+    ask, dns,
+    door::{Opened, Shut, open},
+    http,
+    meter::Metered,
+    pins::Pins,
+    session::{Denial, Session},
+    sniff::{Opening, Patience, sniff},
+};
+
+/// Buffer of each direction of a spliced connection, in bytes.
+const SPLICE: usize = 16 * 1024;
+/// A fatal TLS alert "access_denied" (RFC 8446 6), so that a client can say why.
+const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+
+/// Where a connection wants to go.
+enum Place {
+    /// A name the Guard answers itself.
+    Internal(&'static str),
+    /// A name this session has handed out an address for, or a bare address.
+    Host(Host),
+    /// Nowhere.
+    Nowhere(Host, Fault),
+}
+
+/// Serves one connection until it is closed and settled.
+pub(crate) async fn serve(session: Arc<Session>, stream: TcpStream) {
+    let Ok(destination) = session.origin.destination(&stream) else {
+        return reset(stream);
+    };
+    let _ = stream.set_nodelay(true);
+    if destination.port() == dns::PORT {
+        return dns::serve_stream(session, stream).await;
+    }
+    let port = destination.port();
+    match place(&session, destination) {
+        Place::Internal(name) if port == INTERNAL_PORT => http::serve_internal(session, stream, name).await,
+        Place::Internal(name) => match Host::parse(name) {
+            Ok(host) => refuse(&session, stream, ask::connect(&host, port, Protocol::Tcp)).await,
+            Err(_) => reset(stream),
+        },
+        Place::Nowhere(host, fault) => {
+            let action = ask::faulty(ask::connect(&host, port, Protocol::Tcp), fault);
+            refuse(&session, stream, action).await;
+        }
+        Place::Host(host) => {
+            Conversation { session, host, port }.begin(stream).await;
+        }
+    }
+}
+
+/// Refuses a connection because there are too many.
+pub(crate) async fn turn_away(session: &Session, stream: TcpStream) {
+    if let Ok(destination) = session.origin.destination(&stream) {
+        let host = match place(session, destination) {
+            Place::Internal(name) => Host::parse(name).unwrap_or(destination.ip().into()),
+            Place::Host(host) | Place::Nowhere(host, _) => host,
+        };
+        let action = ask::connect(&host, destination.port(), Protocol::Tcp);
+        session.refuse(ask::faulty(action, Fault::TooManyConnections)).await;
+    }
+    reset(stream);
+}
+
+fn place(session: &Session, destination: SocketAddr) -> Place {
+    let address = destination.ip().to_canonical();
+    let host = Host::from(address);
+    if address.is_loopback() {
+        return Place::Nowhere(host, Fault::Loopback);
+    }
+    if !Pins::is_synthetic(address) {
+        return Place::Host(host);
+    }
+    let name = match address {
+        std::net::IpAddr::V4(address) => session.pins.name(address),
+        std::net::IpAddr::V6(_) => None,
+    };
+    match name {
+        None => Place::Nowhere(host, Fault::UnknownAddress),
+        Some(name) => match session.internal_name(name.as_str()) {
+            Some(internal) => Place::Internal(internal),
+            None => Place::Host(Host::Name(name)),
+        },
+    }
+}
+
+/// A connection to a host that may be allowed.
+struct Conversation {
+    session: Arc<Session>,
+    host: Host,
+    port: u16,
+}
+
+impl Conversation {
+    async fn begin(&self, mut stream: TcpStream) {
+        if let Some(action) = self.closed_whatever_is_spoken() {
+            let denial = self.session.refuse(action).await;
+            return self.turn_back(stream, &denial).await;
+        }
+        let opaque = self
+            .host
+            .name()
+            .is_some_and(|name| self.session.policy().egress().is_opaque(name, self.port));
+        let config = &self.session.config;
+        let first = if opaque {
+            config.first_word
+        } else {
+            config.handshake_timeout
+        };
+        let mut buffer = BytesMut::with_capacity(4096);
+        let patience = Patience {
+            first,
+            rest: config.handshake_timeout,
+            line: config.max_header_bytes,
+        };
+        let opening = tokio::select! {
+            opening = sniff(&mut stream, &mut buffer, patience) => opening,
+            () = self.session.stop.cancelled() => return reset(stream),
+        };
+        match opening {
+            Opening::Closed => {}
+            Opening::Http => self.http(stream, buffer).await,
+            Opening::Tls { sni } => self.tunnel(stream, buffer, self.tls(sni)).await,
+            Opening::Other => self.tunnel(stream, buffer, self.connect(Protocol::Tcp)).await,
+            Opening::Silent if opaque => self.server_first(stream, buffer).await,
+            Opening::Silent => {
+                let action = ask::faulty(self.connect(Protocol::Tcp), Fault::Silent);
+                refuse(&self.session, stream, action).await;
+            }
+            Opening::Faulty(fault) => {
+                let action = ask::faulty(self.connect(Protocol::Tcp), fault);
+                refuse(&self.session, stream, action).await;
+            }
+        }
+    }
+
+    /// The refused action, where no first byte could make a difference.
+    fn closed_whatever_is_spoken(&self) -> Option<Action> {
+        let (best, plain) = (self.connect(Protocol::Tls), self.connect(Protocol::Tcp));
+        let policy = self.session.policy();
+        let refused = policy.evaluate(&best);
+        if refused.verdict != Verdict::Deny {
+            return None;
+        }
+        // Nothing was spoken yet, so say so, unless that would give another reason.
+        Some(if policy.evaluate(&plain).rule == refused.rule {
+            plain
+        } else {
+            best
+        })
+    }
+
+    /// Tells a client that was refused before its first byte why, in its own protocol if that
+    /// is HTTP or TLS.
+    async fn turn_back(&self, mut stream: TcpStream, denial: &Denial) {
+        let mut buffer = BytesMut::with_capacity(1024);
+        let patience = Patience {
+            first: self.session.config.first_word,
+            rest: self.session.config.first_word,
+            line: self.session.config.max_header_bytes,
+        };
+        match sniff(&mut stream, &mut buffer, patience).await {
+            Opening::Http => {
+                let answer = http::problem_bytes(StatusCode::FORBIDDEN, &denial.rule, &denial.reason);
+                goodbye(stream, &answer).await;
+            }
+            Opening::Tls { .. } => goodbye(stream, &ACCESS_DENIED).await,
+            _ => reset(stream),
+        }
+    }
+
+    fn connect(&self, protocol: Protocol) -> Action {
+        ask::connect(&self.host, self.port, protocol)
+    }
+
+    /// The action of a TLS connection; a server name that says more than the host is evidence.
+    fn tls(&self, sni: Option<String>) -> Action {
+        let action = self.connect(Protocol::Tls);
+        match (sni, &self.host) {
+            (Some(sni), host) if Host::parse(&sni).as_ref() == Ok(host) => action,
+            (Some(sni), _) => ask::with(action, "sni", json!(sni)),
+            // Nobody names an address in SNI (RFC 6066 3).
+            (None, Host::Address(_)) => action,
+            (None, Host::Name(_)) => ask::faulty(action, Fault::NoSni),
+        }
+    }
+
+    async fn http(&self, stream: TcpStream, buffer: BytesMut) {
+        let session = Arc::clone(&self.session);
+        http::serve_proxied(session, stream, buffer, self.host.clone(), self.port).await;
+    }
+
+    /// Opens the other side and lets bytes through.
+    async fn tunnel(&self, stream: TcpStream, buffer: BytesMut, action: Action) {
+        let tls = action.args["protocol"] == json!(Protocol::Tls.as_str());
+        match self.opened(&stream, action).await {
+            Some(Ok(mut opened)) => match opened.take_stream() {
+                Some(outer) => splice(&self.session, stream, buffer, outer, opened).await,
+                None => reset(stream),
+            },
+            Some(Err(Shut::Refused(_))) if tls => goodbye(stream, &ACCESS_DENIED).await,
+            Some(Err(_)) | None => reset(stream),
+        }
+    }
+
+    /// Opens the other side and lets whoever speaks first decide what is spoken.
+    ///
+    /// Only a server that really speaks first makes the connection one of plain bytes; a
+    /// client that merely waited is judged by what it says then.
+    async fn server_first(&self, mut stream: TcpStream, mut buffer: BytesMut) {
+        let Some(Ok(mut opened)) = self.opened(&stream, self.connect(Protocol::Tcp)).await else {
+            return reset(stream);
+        };
+        let Some(outer) = opened.take_stream() else {
+            return reset(stream);
+        };
+        let config = &self.session.config;
+        let patience = Patience {
+            first: config.idle_timeout,
+            rest: config.handshake_timeout,
+            line: config.max_header_bytes,
+        };
+        let opening = tokio::select! {
+            biased;
+            () = self.session.stop.cancelled() => Opening::Closed,
+            opening = sniff(&mut stream, &mut buffer, patience) => opening,
+            _ = outer.readable() => Opening::Other,
+        };
+        let action = match opening {
+            Opening::Other => return splice(&self.session, stream, buffer, outer, opened).await,
+            Opening::Http => {
+                opened
+                    .close("the client spoke HTTP, which is judged request by request")
+                    .await;
+                return self.http(stream, buffer).await;
+            }
+            Opening::Silent | Opening::Closed => {
+                opened.close("closed").await;
+                return reset(stream);
+            }
+            Opening::Tls { sni } => self.tls(sni),
+            Opening::Faulty(fault) => ask::faulty(self.connect(Protocol::Tcp), fault),
+        };
+        if self.session.is_denied(&action) {
+            let denial = self.session.refuse(action).await;
+            opened.abort(denial.reason).await;
+            return reset(stream);
+        }
+        splice(&self.session, stream, buffer, outer, opened).await;
+    }
+
+    /// Opens the other side; `None` when the client went away or the session ended meanwhile.
+    async fn opened(&self, stream: &TcpStream, action: Action) -> Option<Result<Opened, Shut>> {
+        tokio::select! {
+            opened = open(&self.session, self.host.clone(), self.port, action) => Some(opened),
+            () = hung_up(stream) => None,
+            () = self.session.stop.cancelled() => None,
+        }
+    }
+}
+
+/// Lets bytes through until both sides are done, nothing moves, or the session ends.
+async fn splice(session: &Session, mut stream: TcpStream, buffer: BytesMut, outer: TcpStream, opened: Opened) {
+    let mut outer = Metered::new(outer, Arc::clone(&opened.meter));
+    let carried = async {
+        outer.write_all(&buffer).await?;
+        copy_bidirectional_with_sizes(&mut stream, &mut outer, SPLICE, SPLICE).await
+    };
+    let ended = tokio::select! {
+        carried = carried => match carried {
+            Ok(_) => "closed",
+            Err(_) => "broken",
+        },
+        () = opened.meter.idle(session.config.idle_timeout) => "idle",
+        () = session.stop.cancelled() => "sandbox ended",
+    };
+    opened.close(ended).await;
+    if ended != "closed" {
+        reset(stream);
+    }
+}
+
+/// Resolves when the client has closed, as far as that shows: its next byte, if there is
+/// one, hides what comes after it.
+async fn hung_up(stream: &TcpStream) {
+    let mut byte = [0];
+    match stream.peek(&mut byte).await {
+        Ok(0) | Err(_) => {}
+        Ok(_) => std::future::pending().await,
+    }
+}
+
+async fn refuse(session: &Session, stream: TcpStream, action: Action) {
+    session.refuse(action).await;
+    reset(stream);
+}
+
+/// Ends a connection with last words.
+async fn goodbye(mut stream: TcpStream, words: &[u8]) {
+    let _ = stream.write_all(words).await;
+    let _ = stream.shutdown().await;
+}
+
+/// Ends a connection with a reset instead of an orderly close.
+fn reset(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+    drop(stream);
+}

@@ -1,0 +1,200 @@
+//! The Guard: takes boundaries and serves them.
+
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use stockade_domain::Run;
+use stockade_gate::{Gate, Scope};
+use stockade_ports::{Boundary, Egress, EgressError, EgressSession, Internal, Lease};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    GuardConfig, connection,
+    dial::{Dial, SystemDial},
+    dns,
+    lookup::Lookup,
+    origin::{KernelOrigin, Origin},
+    pins::Pins,
+    refusals::Refusals,
+    session::Session,
+};
+
+/// Why there is no Guard.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// No name servers.
+    #[error("no name servers: {0}; set the guard's 'nameservers' or fix /etc/resolv.conf")]
+    Nameservers(String),
+}
+
+/// The egress boundary outside every sandbox. One value serves all runs of a process.
+pub struct Guard {
+    gate: Gate,
+    internal: Arc<dyn Internal>,
+    origin: Arc<dyn Origin>,
+    dial: Arc<dyn Dial>,
+    lookup: Lookup,
+    config: GuardConfig,
+}
+
+impl Guard {
+    /// A Guard that asks this gate and carries internal requests to this gateway.
+    ///
+    /// Must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] when there is no name server to ask.
+    pub fn new(gate: Gate, internal: Arc<dyn Internal>, config: GuardConfig) -> Result<Self, GuardError> {
+        Ok(Self {
+            gate,
+            internal,
+            origin: Arc::new(KernelOrigin),
+            dial: Arc::new(SystemDial),
+            lookup: Lookup::new(&config)?,
+            config,
+        })
+    }
+
+    /// The Guard with another way to learn where a connection wanted to go.
+    #[must_use]
+    pub fn with_origin(self, origin: Arc<dyn Origin>) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// The Guard with another way to open connections outwards.
+    #[must_use]
+    pub fn with_dial(self, dial: Arc<dyn Dial>) -> Self {
+        Self { dial, ..self }
+    }
+
+    fn session(&self, scope: Scope) -> Arc<Session> {
+        Arc::new(Session {
+            gate: self.gate.clone(),
+            scope,
+            internal: Arc::clone(&self.internal),
+            origin: Arc::clone(&self.origin),
+            dial: Arc::clone(&self.dial),
+            lookup: self.lookup.clone(),
+            pins: Pins::new(self.config.max_names),
+            refusals: Refusals::default(),
+            connections: Arc::new(Semaphore::new(self.config.max_connections)),
+            waiting: Arc::new(Semaphore::new(self.config.max_waiting)),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            config: self.config.clone(),
+        })
+    }
+}
+
+#[async_trait]
+impl Egress for Guard {
+    async fn guard(&self, run: &Run, lease: Lease, boundary: Boundary) -> Result<Box<dyn EgressSession>, EgressError> {
+        let scope = Scope::of(run, lease).map_err(|error| EgressError::Environment {
+            environment: run.spec.environment.name.clone(),
+            cause: error.to_string(),
+        })?;
+        let sockets = Sockets::take(boundary)?;
+        let session = self.session(scope);
+        for listener in sockets.streams {
+            session.tasks.spawn(accept(Arc::clone(&session), listener));
+        }
+        for socket in sockets.datagrams {
+            session.tasks.spawn(dns::serve_datagrams(Arc::clone(&session), socket));
+        }
+        Ok(Box::new(GuardSession { session }))
+    }
+}
+
+/// A boundary's sockets in the runtime's hands.
+struct Sockets {
+    streams: Vec<TcpListener>,
+    datagrams: Vec<UdpSocket>,
+}
+
+impl Sockets {
+    fn take(boundary: Boundary) -> Result<Self, EgressError> {
+        let wrong = |error: std::io::Error| EgressError::Boundary(error.to_string());
+        let stream = |fd: OwnedFd| {
+            let listener = std::net::TcpListener::from(fd);
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        };
+        let datagram = |fd: OwnedFd| {
+            let socket = std::net::UdpSocket::from(fd);
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        };
+        let Boundary { tcp4, tcp6, dns4, dns6 } = boundary;
+        Ok(Self {
+            streams: std::iter::once(tcp4)
+                .chain(tcp6)
+                .map(stream)
+                .collect::<Result<_, _>>()
+                .map_err(wrong)?,
+            datagrams: std::iter::once(dns4)
+                .chain(dns6)
+                .map(datagram)
+                .collect::<Result<_, _>>()
+                .map_err(wrong)?,
+        })
+    }
+}
+
+/// Accepts connections until the session ends.
+async fn accept(session: Arc<Session>, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = session.stop.cancelled() => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, or a client that was gone before it was accepted.
+                tracing::debug!(run = %session.scope.run(), %error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let own = Arc::clone(&session);
+        match Arc::clone(&session.connections).try_acquire_owned() {
+            Ok(place) => {
+                session.tasks.spawn(async move {
+                    connection::serve(own, stream).await;
+                    drop(place);
+                });
+            }
+            // In line, so that a flood waits in the listener's queue.
+            Err(_) => connection::turn_away(&session, stream).await,
+        }
+    }
+}
+
+/// A boundary being served. Dropping it ends every connection.
+struct GuardSession {
+    session: Arc<Session>,
+}
+
+#[async_trait]
+impl EgressSession for GuardSession {
+    async fn close(&self) {
+        self.session.stop.cancel();
+        self.session.tasks.close();
+        let wait = self.session.config.close_timeout;
+        if tokio::time::timeout(wait, self.session.tasks.wait()).await.is_err() {
+            tracing::warn!(run = %self.session.scope.run(), "connections were still open when the session was closed");
+        }
+        self.session.report().await;
+    }
+}
+
+impl Drop for GuardSession {
+    fn drop(&mut self) {
+        self.session.stop.cancel();
+    }
+}

@@ -1,0 +1,128 @@
+//! One boundary being served for one run.
+
+use std::sync::Arc;
+
+use stockade_domain::{Action, Amounts, Outcome, Verdict};
+use stockade_gate::{Admission, Gate, Refusal, Scope, kind};
+use stockade_policy::Policy;
+use stockade_ports::{Internal, RunIdentity};
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{GuardConfig, dial::Dial, lookup::Lookup, origin::Origin, pins::Pins, refusals::Refusals};
+
+/// What every connection and question of one run shares.
+pub(crate) struct Session {
+    pub(crate) gate: Gate,
+    pub(crate) scope: Scope,
+    pub(crate) internal: Arc<dyn Internal>,
+    pub(crate) origin: Arc<dyn Origin>,
+    pub(crate) dial: Arc<dyn Dial>,
+    pub(crate) lookup: Lookup,
+    pub(crate) config: GuardConfig,
+    pub(crate) pins: Pins,
+    pub(crate) refusals: Refusals,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) waiting: Arc<Semaphore>,
+    /// Cancelled when the session ends.
+    pub(crate) stop: CancellationToken,
+    /// Every task of the session, so that closing can wait for all of them.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Why something was refused, for the answer to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Denial {
+    pub(crate) rule: String,
+    pub(crate) reason: String,
+}
+
+impl From<&Refusal> for Denial {
+    fn from(refusal: &Refusal) -> Self {
+        let reason = match refusal {
+            Refusal::Denied { record } => record.reason.clone(),
+            other => other.to_string(),
+        };
+        Self {
+            rule: refusal.rule().to_owned(),
+            reason,
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn policy(&self) -> &Policy {
+        self.scope.policy()
+    }
+
+    pub(crate) fn identity(&self) -> RunIdentity {
+        RunIdentity {
+            run: self.scope.run(),
+            lease: self.scope.lease(),
+        }
+    }
+
+    /// The internal name a host is, if it is one.
+    pub(crate) fn internal_name(&self, host: &str) -> Option<&'static str> {
+        self.internal.hosts().iter().copied().find(|name| *name == host)
+    }
+
+    /// Has the gate write down that an action is refused, and says why it is.
+    pub(crate) async fn refuse(&self, action: Action) -> Denial {
+        let verdict = self.policy().evaluate(&action);
+        let denial = Denial {
+            rule: verdict.rule,
+            reason: verdict.reason,
+        };
+        match self.refusals.count(&action) {
+            Some(counted) => self.write_down(&action, counted).await.unwrap_or(denial),
+            None => denial,
+        }
+    }
+
+    async fn write_down(&self, action: &Action, counted: Action) -> Option<Denial> {
+        match self
+            .gate
+            .admit::<kind::Egress>(&self.scope, counted, Amounts::ZERO)
+            .await
+        {
+            Err(Refusal::Unrecorded(error)) => {
+                tracing::warn!(run = %self.scope.run(), target = %action.target, %error, "a refusal was not written down");
+                self.refusals.unrecorded(action);
+                None
+            }
+            Err(refusal) => Some(Denial::from(&refusal)),
+            // The policy allows what the Guard saw a reason to refuse. Nothing is done with it.
+            Ok(Admission::Admitted(admitted)) => {
+                let error = "refused by the Guard".to_owned();
+                settle(admitted, Outcome::Failed { error }, serde_json::json!({})).await;
+                None
+            }
+            Ok(Admission::Held(_)) => None,
+        }
+    }
+
+    /// Writes down what was counted and not recorded.
+    pub(crate) async fn report(&self) {
+        for action in self.refusals.rest() {
+            self.write_down(&action.clone(), action).await;
+        }
+    }
+
+    /// Whether the policy refuses an action outright, without asking anybody.
+    pub(crate) fn is_denied(&self, action: &Action) -> bool {
+        self.policy().evaluate(action).verdict == Verdict::Deny
+    }
+}
+
+/// Settles an admitted connection; a store that does not answer leaves it to recovery.
+pub(crate) async fn settle(
+    admitted: stockade_gate::Admitted<kind::Egress>,
+    outcome: Outcome,
+    details: serde_json::Value,
+) {
+    let id = admitted.id();
+    if let Err(error) = admitted.settle(outcome, Amounts::ZERO, details).await {
+        tracing::warn!(action = %id, %error, "a connection could not be settled; recovery marks it unknown");
+    }
+}

@@ -1,0 +1,219 @@
+//! SQLite is a store, and fails as one.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use stockade_domain::{RunId, TaskId, TeamId, event::chain_head};
+use stockade_ports::{Clock, CreateRun, CreateTask, Store, StoreError, SystemClock, conformance, sim::samples};
+use stockade_store::{SqliteOptions, SqliteStore};
+use tempfile::TempDir;
+
+async fn fresh() -> (TempDir, SqliteStore) {
+    let place = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(place.path().join("stockade.db")).await.unwrap();
+    (place, store)
+}
+
+fn request() -> CreateTask {
+    CreateTask {
+        id: TaskId::from_uuid(SystemClock.uuid()),
+        team: TeamId::DEFAULT,
+        prompt: "do it".to_owned(),
+        repo: None,
+        run: Some(CreateRun {
+            id: RunId::from_uuid(SystemClock.uuid()),
+            spec: samples::spec(samples::limits()),
+        }),
+        idempotency_key: None,
+        now: SystemClock.now(),
+    }
+}
+
+async fn run(store: &SqliteStore) -> RunId {
+    store.create_task(request()).await.unwrap().run.unwrap().id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_passes_the_suite_with_one_store_for_all() {
+    let (_place, store) = fresh().await;
+    let store: Arc<dyn Store> = Arc::new(store);
+    conformance::store::all(async || Arc::clone(&store)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writers_of_one_file_wait_for_each_other() {
+    let (place, first) = fresh().await;
+    let second = SqliteStore::open(place.path().join("stockade.db")).await.unwrap();
+    let run = run(&first).await;
+    let lease = loop {
+        let claim = second.claim(SystemClock.now()).await.unwrap().unwrap();
+        if claim.run.id == run {
+            break claim.lease;
+        }
+    };
+    let note = || {
+        let text = serde_json::json!({ "text": "hi" });
+        vec![stockade_domain::NewEvent::new(
+            stockade_domain::EventType::MessageAgent,
+            text,
+        )]
+    };
+    let writers: Vec<_> = (0..50)
+        .map(|n| {
+            let store = if n % 2 == 0 { first.clone() } else { second.clone() };
+            tokio::spawn(async move { store.append(run, lease, note(), SystemClock.now()).await })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap().expect("a busy file is waited for");
+    }
+    let events = first.events(run, 0, 1000).await.unwrap();
+    assert_eq!(events.len(), 52);
+    let stored = second.run(None, run).await.unwrap();
+    assert_eq!(chain_head(&events).unwrap(), stored.chain_head);
+}
+
+#[tokio::test]
+async fn everything_is_there_after_opening_again() {
+    let (place, store) = fresh().await;
+    let run = run(&store).await;
+    store
+        .put_artifact(run, "patch", Bytes::from_static(b"diff"))
+        .await
+        .unwrap();
+    let (before, events) = (
+        store.run(None, run).await.unwrap(),
+        store.events(run, 0, 10).await.unwrap(),
+    );
+    store.close().await;
+    let again = SqliteStore::open(place.path().join("stockade.db")).await.unwrap();
+    assert_eq!(again.run(None, run).await.unwrap(), before);
+    assert_eq!(again.events(run, 0, 10).await.unwrap(), events);
+    assert_eq!(again.artifact(run, "patch").await.unwrap(), Bytes::from_static(b"diff"));
+}
+
+#[tokio::test]
+async fn a_closed_store_does_not_answer() {
+    let (_place, store) = fresh().await;
+    let run = run(&store).await;
+    store.ping().await.unwrap();
+    store.close().await;
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.run(None, run).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(
+        store.create_task(request()).await,
+        Err(StoreError::Unavailable(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_full_disk_is_no_answer_and_leaves_nothing_half_made() {
+    let place = tempfile::tempdir().unwrap();
+    let options = SqliteOptions {
+        max_pages: Some(60),
+        ..SqliteOptions::default()
+    };
+    let store = SqliteStore::open_with(place.path().join("stockade.db"), options)
+        .await
+        .unwrap();
+    let run = run(&store).await;
+    let before = store.run(None, run).await.unwrap();
+    let big = || Bytes::from(vec![7; 1 << 20]);
+    let refused = store.put_artifact(run, "patch", big()).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    let text = "x".repeat(1 << 20);
+    let said = store.push_message(TeamId::DEFAULT, run, "ada".to_owned(), text, false, SystemClock.now());
+    assert!(matches!(said.await, Err(StoreError::Unavailable(_))));
+    assert_eq!(store.run(None, run).await.unwrap(), before);
+    assert_eq!(store.events(run, 0, 10).await.unwrap().len(), 1);
+    assert!(matches!(
+        store.artifact(run, "patch").await,
+        Err(StoreError::NotFound { .. })
+    ));
+    // With room it goes on.
+    store.close().await;
+    let store = SqliteStore::open(place.path().join("stockade.db")).await.unwrap();
+    store.put_artifact(run, "patch", big()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("notes.txt");
+    std::fs::write(
+        &path,
+        "this is no database at all, but it is long enough to have a header".repeat(20),
+    )
+    .unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Corrupt(why) if why.contains("notes.txt")),
+        "{error}"
+    );
+    let missing = SqliteStore::open(place.path().join("no/such/place.db"))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&missing, StoreError::Unavailable(why) if why.contains("no/such")),
+        "{missing}"
+    );
+    let directory = SqliteStore::open(place.path()).await.unwrap_err();
+    assert!(matches!(directory, StoreError::Unavailable(_)), "{directory}");
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_stockade_is_left_alone() {
+    let (place, store) = fresh().await;
+    store.close().await;
+    let path = place.path().join("stockade.db");
+    let connect = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let pool = sqlx::SqlitePool::connect_with(connect).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'from the future', 1, x'00', 1)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    pool.close().await;
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Corrupt(why) if why.contains("newer")),
+        "{error}"
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_reads_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (place, store) = fresh().await;
+    run(&store).await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let files: Vec<_> = std::fs::read_dir(place.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert!(files.len() > 1, "the log is a file of its own");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_dropped_halfway_leaves_nothing_and_blocks_nobody() {
+    let (_place, store) = fresh().await;
+    for micros in (0..2000).step_by(100) {
+        let request = request();
+        let (task, run) = (request.id, request.run.as_ref().unwrap().id);
+        let write = store.create_task(request);
+        let dropped = tokio::time::timeout(std::time::Duration::from_micros(micros), write)
+            .await
+            .is_err();
+        let (task, run) = (store.task(TeamId::DEFAULT, task).await, store.run(None, run).await);
+        assert_eq!(task.is_ok(), run.is_ok(), "all of it or nothing");
+        assert!(dropped || task.is_ok(), "what was acknowledged is there");
+    }
+    run(&store).await;
+}

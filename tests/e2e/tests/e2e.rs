@@ -1,0 +1,18 @@
+//! Stockade from the outside: the binary, its HTTP interface, and what sandboxes can and cannot do.
+
+mod support;
+
+mod api;
+mod apply;
+mod approvals;
+mod bad_input;
+mod bad_requests;
+mod canary;
+mod crash;
+mod demo;
+mod harnesses;
+mod limits;
+mod logs;
+mod reach;
+mod rootless;
+mod upstream;

@@ -1,0 +1,75 @@
+//! Diagnostics hold no secret, however much of them an operator asks for.
+
+use std::{fs, path::Path};
+
+use serde_json::json;
+
+use crate::support::{
+    anthropic, installation::Installation, repository::Repository, server::Server, story::Story, web::Web,
+};
+
+const KEY: &str = "sk-ant-e2e-a-key-for-the-log";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loudest_log_holds_no_secret() {
+    let upstream = Web::plain(|request, before| match before {
+        0 => anthropic::calls(
+            request,
+            "toolu_1",
+            "bash",
+            json!({ "command": "env; curl -s https://telemetry.example.net" }),
+        ),
+        1 => anthropic::fails(529, "overloaded_error"),
+        _ => anthropic::says(request, "Done."),
+    })
+    .await;
+    let mut installation = Installation::bare();
+    installation.configure("provider", json!(format!("anthropic:http://{}", upstream.address)));
+    installation.set("ANTHROPIC_API_KEY", KEY);
+    installation.set("STOCKADE_LOG", "trace");
+    let repo = Repository::with(&installation, &[("a", "a\n")]);
+    let server = Server::up(&installation).await;
+    let run = server.run(&repo, json!("builtin")).await;
+    let mut story: Story = server.story(run);
+    story.to("run.completed").await;
+    let approvals = installation.run(&["approvals", "list"]).await.expect(0);
+    assert!(upstream.seen().iter().all(|request| request.header("x-api-key") == KEY));
+    let token = server.token.clone();
+    let pem = fs::read_to_string(installation.state().join("keys/receipt.pem")).unwrap();
+    let signing = pem.lines().nth(1).unwrap();
+    let log = server.log() + &approvals.stderr;
+    // It is the loudest log, and it is about this run.
+    assert!(log.contains("TRACE") && log.lines().count() > 50, "{log}");
+    for (name, secret) in [
+        ("the model key", KEY),
+        ("the API token", token.as_str()),
+        ("the receipt key", signing),
+    ] {
+        assert!(!log.contains(secret), "{name} is in the log");
+        assert!(!story.to_string().contains(secret), "{name} is in the events");
+    }
+    assert!(server.stop().await.success());
+    // Nothing on disk holds the model key; the token and the key are where they belong.
+    assert_eq!(files_with(&installation.state(), KEY), Vec::<String>::new());
+    assert_eq!(files_with(&installation.state(), &token), ["token"]);
+    assert_eq!(files_with(&installation.state(), signing), ["keys/receipt.pem"]);
+}
+
+/// Files below a directory that contain a text.
+fn files_with(root: &Path, text: &str) -> Vec<String> {
+    let (mut found, mut todo) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            if entry.file_type().unwrap().is_dir() {
+                todo.push(path);
+            } else if fs::read(&path)
+                .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+            {
+                found.push(path.strip_prefix(root).unwrap().display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
+}
