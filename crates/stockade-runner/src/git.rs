@@ -169,7 +169,10 @@ impl Git {
                 )),
             }
         };
-        let feed = async { Ok(feed.await) };
+        let feed = async {
+            feed.await;
+            Ok(())
+        };
         let err = async { Ok(tail_of(child.stderr.take()).await) };
         // An error ends the wait for the rest and, by dropping the child, git itself.
         let ((), stdout, stderr) = tokio::try_join!(feed, out, err)?;

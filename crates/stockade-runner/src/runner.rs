@@ -46,13 +46,8 @@ impl Runner {
         repo::check_repo(&self.parts.config, spec).await
     }
 
-    /// Removes the working files of runs that an earlier process left. Called once at
-    /// boot, before the first run. Gives the number of runs whose files were removed.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure`] when something cannot be removed.
-    pub async fn reap(&self) -> Result<u32, Failure> {
+    /// Removes the working files of runs that an earlier process left, and counts them.
+    async fn reap(&self) -> Result<u32, Failure> {
         let runs = self.parts.config.state_dir.join("runs");
         let mut entries = match tokio::fs::read_dir(&runs).await {
             Ok(entries) => entries,
@@ -141,11 +136,14 @@ impl Runner {
 #[async_trait]
 impl Activities for Runner {
     async fn recover(&self) -> Result<(), Failure> {
-        let reaped = self.parts.sandbox.reap().await;
-        let reaped = reaped.map_err(|e| Failure::terminal("leftovers", e.to_string()))?;
-        let files = self.reap().await?;
-        if reaped.sandboxes > 0 || files > 0 {
-            tracing::info!(sandboxes = reaped.sandboxes, files, "removed what a dead process left");
+        let reaped = self.parts.sandbox.reap().await.map_err(mishap::sandbox)?;
+        let removed = self.reap().await?;
+        if reaped.sandboxes > 0 || removed > 0 {
+            tracing::info!(
+                sandboxes = reaped.sandboxes,
+                runs = removed,
+                "removed what an earlier process left"
+            );
         }
         Ok(())
     }

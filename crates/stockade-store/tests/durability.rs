@@ -3,6 +3,8 @@
 //! The test starts itself again as the writer: the child appends events and says which
 //! ones the store has acknowledged, until it is killed in the middle of it.
 
+#![allow(clippy::disallowed_methods)] // the child is told its part in its environment
+
 use std::{
     io::{BufRead, BufReader, Write},
     path::Path,

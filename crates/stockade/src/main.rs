@@ -21,10 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::{
-    cli::Cli,
-    exit::Exit,
-};
+use crate::{cli::Cli, exit::Exit};
 
 fn main() -> ExitCode {
     // The launcher must stay single-threaded, so it branches off before any runtime starts.

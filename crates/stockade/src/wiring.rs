@@ -14,9 +14,7 @@ use stockade_gate::{
 };
 use stockade_gateway::{Catalog, Gateway, GatewayParts, HttpLimits, RepoProbe, llm::LlmGateway};
 use stockade_guard::{Guard, GuardConfig};
-use stockade_model::{
-    Script, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider,
-};
+use stockade_model::{Script, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider};
 use stockade_ports::{
     Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Sandbox, Store, SystemClock,
     TokenRecord,

@@ -27,7 +27,10 @@ async fn decide(rig: &Rig, decision: Decision) {
         reason: None,
         edited_args: None,
     };
-    rig.store.decide(rig.team, approval.id, decision, SystemClock.now()).await.unwrap();
+    rig.store
+        .decide(rig.team, approval.id, decision, SystemClock.now())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -36,7 +39,10 @@ async fn an_approved_connection_goes_on_and_nothing_is_looked_up_before() {
     let mut stream = rig.connect_to("a.example.com", 80).await;
     stream.write_all(GET).await.unwrap();
     let approval = rig.pending().await;
-    assert_eq!((approval.rule.as_str(), approval.action.target.as_str()), ("ask-first", "a.example.com:80"));
+    assert_eq!(
+        (approval.rule.as_str(), approval.action.target.as_str()),
+        ("ask-first", "a.example.com:80")
+    );
     assert!(rig.names.asked().is_empty() && rig.internet.dialled().is_empty());
     decide(&rig, Decision::Approve).await;
     assert!(listen(&mut stream).await.starts_with("HTTP/1.1 200"));
@@ -50,19 +56,31 @@ async fn a_rejected_connection_is_closed() {
     stream.write_all(GET).await.unwrap();
     decide(&rig, Decision::Reject).await;
     let answer = listen(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("rejected by ada"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("rejected by ada"),
+        "{answer}"
+    );
     let mut stream = rig.connect_to("git.example.com", 22).await;
     stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
     decide(&rig, Decision::Reject).await;
     assert!(is_shut(&mut stream).await);
     assert!(rig.internet.dialled().is_empty() && rig.names.asked().is_empty());
-    assert_eq!(rig.denied().await, ["connect a.example.com:80 ask-first", "connect git.example.com:22 ask-first"]);
+    assert_eq!(
+        rig.denied().await,
+        [
+            "connect a.example.com:80 ask-first",
+            "connect git.example.com:22 ask-first"
+        ]
+    );
 }
 
 #[tokio::test]
 async fn a_client_that_tried_again_gets_the_answer_its_first_attempt_asked_for() {
     let rig = rig().await;
-    for (name, port, bytes) in [("git.example.com", 22, b"SSH-2.0-x\r\n".as_slice()), ("a.example.com", 80, GET)] {
+    for (name, port, bytes) in [
+        ("git.example.com", 22, b"SSH-2.0-x\r\n".as_slice()),
+        ("a.example.com", 80, GET),
+    ] {
         let mut first = rig.connect_to(name, port).await;
         first.write_all(bytes).await.unwrap();
         rig.pending().await;
@@ -72,9 +90,17 @@ async fn a_client_that_tried_again_gets_the_answer_its_first_attempt_asked_for()
         second.write_all(bytes).await.unwrap();
         sleep(Duration::from_millis(50)).await;
         decide(&rig, Decision::Approve).await;
-        assert!(!listen(&mut second).await.is_empty(), "{name}: the one question was answered for the second attempt");
+        assert!(
+            !listen(&mut second).await.is_empty(),
+            "{name}: the one question was answered for the second attempt"
+        );
     }
-    let asked = rig.events().await.iter().filter(|e| e.kind == EventType::ApprovalRequested).count();
+    let asked = rig
+        .events()
+        .await
+        .iter()
+        .filter(|e| e.kind == EventType::ApprovalRequested)
+        .count();
     assert_eq!(asked, 2, "one question per destination");
     assert_eq!(rig.internet.dialled().len(), 2);
 }
@@ -105,7 +131,10 @@ async fn only_so_many_connections_wait() {
     let answer = talk(&mut second, b"GET / HTTP/1.1\r\nHost: b.example.com\r\n\r\n").await;
     assert!(answer.contains("stockade.limit"), "{answer}");
     decide(&rig, Decision::Approve).await;
-    assert!(listen(&mut first).await.starts_with("HTTP/1.1 200"), "the first still gets its answer");
+    assert!(
+        listen(&mut first).await.starts_with("HTTP/1.1 200"),
+        "the first still gets its answer"
+    );
 }
 
 #[tokio::test]
@@ -117,5 +146,9 @@ async fn closing_ends_the_wait_and_leaves_the_question() {
     rig.close().await;
     assert!(!listen(&mut stream).await.starts_with("HTTP/1.1 200"));
     let left = rig.store.approval(None, approval.id).await.unwrap();
-    assert_eq!(left.state, ApprovalState::Pending, "the run's end decides about it, not the Guard");
+    assert_eq!(
+        left.state,
+        ApprovalState::Pending,
+        "the run's end decides about it, not the Guard"
+    );
 }

@@ -28,7 +28,10 @@ async fn an_address_no_name_led_to_is_refused() {
         let mut stream = rig.connect(destination).await;
         let answer = talk(&mut stream, &get("a.example.com")).await;
         assert!(answer.starts_with("HTTP/1.1 403"), "{destination}: {answer}");
-        assert!(answer.contains("stockade.direct_address") && answer.contains("connect by name"), "{answer}");
+        assert!(
+            answer.contains("stockade.direct_address") && answer.contains("connect by name"),
+            "{answer}"
+        );
     }
     assert!(rig.internet.dialled().is_empty());
     let denied = rig.denied().await;
@@ -38,7 +41,11 @@ async fn an_address_no_name_led_to_is_refused() {
     // Control: by name the same server is reached.
     rig.names.set("a.example.com", &["93.184.216.34"]);
     let mut stream = rig.connect_to("a.example.com", 80).await;
-    assert!(talk(&mut stream, &get("a.example.com")).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        talk(&mut stream, &get("a.example.com"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
 }
 
 #[tokio::test]
@@ -76,25 +83,45 @@ async fn a_name_that_leads_to_a_special_address_is_refused() {
         rig.host(name, address, 80, web);
         let mut stream = rig.connect_to(name, 80).await;
         let answer = talk(&mut stream, &get(name)).await;
-        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("stockade.address"), "{name}: {answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 403") && answer.contains("stockade.address"),
+            "{name}: {answer}"
+        );
     }
     assert!(rig.internet.dialled().is_empty());
-    assert!(rig.denied().await.iter().all(|told| told.ends_with("example.com:80 stockade.address")));
+    assert!(
+        rig.denied()
+            .await
+            .iter()
+            .all(|told| told.ends_with("example.com:80 stockade.address"))
+    );
     let args = rig.events().await.pop().unwrap().data["args"].clone();
-    assert_eq!((args["address"].clone(), args["address_class"].clone()), (json!("198.18.0.16"), json!("synthetic")));
+    assert_eq!(
+        (args["address"].clone(), args["address_class"].clone()),
+        (json!("198.18.0.16"), json!("synthetic"))
+    );
     // Control: a public one works.
     rig.host("public.example.com", "93.184.216.34", 80, web);
     let mut stream = rig.connect_to("public.example.com", 80).await;
-    assert!(talk(&mut stream, &get("public.example.com")).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        talk(&mut stream, &get("public.example.com"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
 }
 
 #[tokio::test]
 async fn of_many_addresses_only_those_that_were_judged_are_dialled() {
     let rig = Plan::custom(&["a.example.com"]).start().await;
     rig.internet.place("93.184.216.34:80", http_server().await);
-    rig.names.set("a.example.com", &["10.0.0.1", "93.184.216.34", "fe80::1"]);
+    rig.names
+        .set("a.example.com", &["10.0.0.1", "93.184.216.34", "fe80::1"]);
     let mut stream = rig.connect_to("a.example.com", 80).await;
-    assert!(talk(&mut stream, &get("a.example.com")).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        talk(&mut stream, &get("a.example.com"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     drop(stream);
     assert_eq!(rig.internet.dialled(), ["93.184.216.34:80"]);
     let details = rig.settled(1).await[0]["details"].clone();
@@ -107,10 +134,18 @@ async fn a_name_that_changes_its_address_is_judged_each_time() {
     rig.host("a.example.com", "93.184.216.34", 80, http_server().await);
     let address = rig.address_of("a.example.com").await;
     let mut stream = rig.connect(&format!("{address}:80")).await;
-    assert!(talk(&mut stream, &get("a.example.com")).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        talk(&mut stream, &get("a.example.com"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     rig.names.set("a.example.com", &["169.254.169.254"]);
     let mut stream = rig.connect(&format!("{address}:80")).await;
-    assert!(talk(&mut stream, &get("a.example.com")).await.contains("stockade.address"));
+    assert!(
+        talk(&mut stream, &get("a.example.com"))
+            .await
+            .contains("stockade.address")
+    );
     assert_eq!(rig.internet.dialled(), ["93.184.216.34:80"]);
 }
 
@@ -124,9 +159,16 @@ async fn an_exception_opens_its_range() {
     let rig = plan.start().await;
     rig.host("a.example.com", "10.1.2.3", 80, http_server().await);
     let mut stream = rig.connect_to("a.example.com", 80).await;
-    assert!(talk(&mut stream, &get("a.example.com")).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        talk(&mut stream, &get("a.example.com"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     drop(stream);
-    assert_eq!(rig.settled(1).await[0]["details"]["address_exception"], json!("the lab"));
+    assert_eq!(
+        rig.settled(1).await[0]["details"]["address_exception"],
+        json!("the lab")
+    );
 }
 
 #[tokio::test]
@@ -136,13 +178,21 @@ async fn an_alias_into_infrastructure_is_refused() {
     rig.host("metadata.google.internal", "93.184.216.34", 80, web);
     rig.names.alias("a.example.com", "metadata.google.internal");
     let mut stream = rig.connect_to("a.example.com", 80).await;
-    assert!(talk(&mut stream, &get("a.example.com")).await.contains("stockade.infrastructure_name"));
+    assert!(
+        talk(&mut stream, &get("a.example.com"))
+            .await
+            .contains("stockade.infrastructure_name")
+    );
     assert!(rig.internet.dialled().is_empty());
     // Control: an alias to an ordinary name, which is on no list, works.
     rig.host("cdn.example.net", "93.184.216.34", 80, web);
     rig.names.alias("b.example.com", "cdn.example.net");
     let mut stream = rig.connect_to("b.example.com", 80).await;
-    assert!(talk(&mut stream, &get("b.example.com")).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        talk(&mut stream, &get("b.example.com"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
 }
 
 #[tokio::test]
@@ -150,7 +200,11 @@ async fn a_host_with_only_an_ipv6_address_is_reached_over_it() {
     let rig = Plan::custom(&["six.example.com"]).start().await;
     rig.host("six.example.com", "2606:4700::1111", 80, http_server().await);
     let mut stream = rig.connect_to("six.example.com", 80).await;
-    assert!(talk(&mut stream, &get("six.example.com")).await.starts_with("HTTP/1.1 200"));
+    assert!(
+        talk(&mut stream, &get("six.example.com"))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     assert_eq!(rig.internet.dialled(), ["[2606:4700::1111]:80"]);
 }
 
@@ -162,10 +216,22 @@ async fn full_reaches_public_addresses_and_still_no_others() {
         .await;
     rig.internet.place("93.184.216.34:80", http_server().await);
     let ask = async |destination: &str, host: &str| talk(&mut rig.connect(destination).await, &get(host)).await;
-    assert!(ask("93.184.216.34:80", "93.184.216.34").await.starts_with("HTTP/1.1 200"));
-    assert!(ask("93.184.216.34:80", "www.good.example").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        ask("93.184.216.34:80", "93.184.216.34")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    assert!(
+        ask("93.184.216.34:80", "www.good.example")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     assert!(ask("93.184.216.34:80", "www.EVIL.example").await.contains("no-evil"));
-    assert!(ask("169.254.169.254:80", "www.good.example").await.contains("stockade.direct_address"));
+    assert!(
+        ask("169.254.169.254:80", "www.good.example")
+            .await
+            .contains("stockade.direct_address")
+    );
     assert_eq!(rig.internet.dialled(), ["93.184.216.34:80"; 2]);
 }
 
@@ -181,12 +247,17 @@ async fn unknown_protocols_are_refused_on_the_webs_ports_and_ports_not_named_are
     assert_eq!(talk(&mut other, b"SSH-2.0-x\r\n").await, "");
     assert!(rig.internet.dialled().is_empty());
     let expected = ["443 stockade.protocol", "443 stockade.protocol", "22 env.port"];
-    assert_eq!(rig.denied().await, expected.map(|e| format!("connect a.example.com:{e}")));
+    assert_eq!(
+        rig.denied().await,
+        expected.map(|e| format!("connect a.example.com:{e}"))
+    );
 }
 
 #[tokio::test]
 async fn a_port_named_in_the_environment_carries_any_protocol() {
-    let rig = Plan::custom(&["git.example.com:22", "mail.example.com:2525"]).start().await;
+    let rig = Plan::custom(&["git.example.com:22", "mail.example.com:2525"])
+        .start()
+        .await;
     rig.host("git.example.com", "93.184.216.34", 22, echo_server().await);
     let mut stream = rig.connect_to("git.example.com", 22).await;
     assert_eq!(talk(&mut stream, b"SSH-2.0-x\r\n").await, "SSH-2.0-x\r\n");
@@ -229,9 +300,17 @@ async fn a_server_that_does_not_answer_is_settled_as_failed() {
     let rig = Plan::custom(&["*.example.com"]).start().await;
     rig.names.set("down.example.com", &["93.184.216.34"]);
     let mut stream = rig.connect_to("down.example.com", 80).await;
-    assert!(talk(&mut stream, &get("down.example.com")).await.starts_with("HTTP/1.1 502"));
+    assert!(
+        talk(&mut stream, &get("down.example.com"))
+            .await
+            .starts_with("HTTP/1.1 502")
+    );
     let mut stream = rig.connect_to("missing.example.com", 80).await;
-    assert!(talk(&mut stream, &get("missing.example.com")).await.contains("does not exist"));
+    assert!(
+        talk(&mut stream, &get("missing.example.com"))
+            .await
+            .contains("does not exist")
+    );
     for settled in rig.settled(2).await {
         assert_eq!(settled["outcome"]["result"], "failed", "{settled}");
     }

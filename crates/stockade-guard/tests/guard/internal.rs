@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use bytes::Bytes;
 use stockade_domain::NetworkLevel;
 use tokio::{
@@ -14,15 +12,27 @@ const LLM: &str = "llm.stockade.internal";
 
 #[tokio::test]
 async fn an_internal_name_is_answered_under_none_with_the_runs_identity() {
-    let rig = Plan::level(NetworkLevel::None, &[]).rule("no", "*", stockade_domain::RuleVerdict::Deny).start().await;
+    let rig = Plan::level(NetworkLevel::None, &[])
+        .rule("no", "*", stockade_domain::RuleVerdict::Deny)
+        .start()
+        .await;
     let mut stream = rig.connect_to(LLM, 80).await;
     let request = format!("POST /v1/messages?beta=true HTTP/1.1\r\nHost: {LLM}\r\nContent-Length: 4\r\n\r\nping");
     let answer = talk(&mut stream, request.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ping"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("ping"),
+        "{answer}"
+    );
     let calls = rig.gateway.calls.lock().unwrap().clone();
     assert_eq!(calls.len(), 1);
-    assert_eq!((calls[0].0.run, calls[0].1.as_str(), calls[0].2.as_str()), (rig.run, LLM, "/v1/messages?beta=true"));
-    assert!(rig.allowed().await.is_empty() && rig.denied().await.is_empty(), "no egress");
+    assert_eq!(
+        (calls[0].0.run, calls[0].1.as_str(), calls[0].2.as_str()),
+        (rig.run, LLM, "/v1/messages?beta=true")
+    );
+    assert!(
+        rig.allowed().await.is_empty() && rig.denied().await.is_empty(),
+        "no egress"
+    );
     assert!(rig.internet.dialled().is_empty() && rig.names.asked().is_empty());
 }
 
@@ -49,7 +59,10 @@ async fn a_streamed_answer_arrives_piece_by_piece() {
     }
     drop(feed);
     stream.read_buf(&mut heard).await.unwrap();
-    assert!(String::from_utf8_lossy(&heard).ends_with("0\r\n\r\n"), "the end of the chunks");
+    assert!(
+        String::from_utf8_lossy(&heard).ends_with("0\r\n\r\n"),
+        "the end of the chunks"
+    );
 }
 
 #[tokio::test]
@@ -58,11 +71,16 @@ async fn a_client_that_goes_away_ends_the_call() {
     let (feed, pieces) = mpsc::channel(1);
     *rig.gateway.feed.lock().unwrap() = Some(pieces);
     let mut stream = rig.connect_to(LLM, 80).await;
-    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {LLM}\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("GET / HTTP/1.1\r\nHost: {LLM}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     feed.send(Bytes::from_static(b"x")).await.unwrap();
     stream.read_u8().await.unwrap();
     drop(stream);
-    timeout(SOON, feed.closed()).await.expect("the gateway's stream is dropped");
+    timeout(SOON, feed.closed())
+        .await
+        .expect("the gateway's stream is dropped");
 }
 
 #[tokio::test]
@@ -70,7 +88,10 @@ async fn other_hosts_and_ports_of_an_internal_name_are_refused() {
     let rig = Plan::level(NetworkLevel::None, &[]).start().await;
     let mut stream = rig.connect_to(LLM, 80).await;
     let answer = talk(&mut stream, b"GET / HTTP/1.1\r\nHost: tools.stockade.internal\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 421") && answer.contains("stockade.name_mismatch"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 421") && answer.contains("stockade.name_mismatch"),
+        "{answer}"
+    );
     for port in [443, 8080] {
         assert!(is_shut(&mut rig.connect_to(LLM, port).await).await);
     }
@@ -83,5 +104,4 @@ async fn other_hosts_and_ports_of_an_internal_name_are_refused() {
             "connect llm.stockade.internal:8080 stockade.internal_port"
         ]
     );
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }

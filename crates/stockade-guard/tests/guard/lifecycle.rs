@@ -23,10 +23,21 @@ async fn closing_ends_and_settles_every_connection() {
     let mut raw = rig.connect_to("a.example.com", 9000).await;
     assert_eq!(talk(&mut raw, b"hello").await, "hello");
     let mut web = rig.connect_to("a.example.com", 80).await;
-    assert!(talk(&mut web, b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+    assert!(
+        talk(&mut web, b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
     rig.close().await;
     // No waiting: close has waited.
-    let in_flight = rig.store.actions(rig.run).await.unwrap().iter().filter(|a| a.in_flight()).count();
+    let in_flight = rig
+        .store
+        .actions(rig.run)
+        .await
+        .unwrap()
+        .iter()
+        .filter(|a| a.in_flight())
+        .count();
     assert_eq!(in_flight, 0);
     for settled in rig.settled(2).await {
         assert_eq!(settled["outcome"], json!({ "result": "done" }));
@@ -44,7 +55,10 @@ async fn dropping_a_session_ends_its_connections() {
     drop(rig.session.take());
     assert!(is_shut(&mut stream).await);
     let details = rig.settled(1).await[0]["details"].clone();
-    assert_eq!((details["bytes_up"].as_u64(), details["bytes_down"].as_u64()), (Some(5), Some(5)));
+    assert_eq!(
+        (details["bytes_up"].as_u64(), details["bytes_down"].as_u64()),
+        (Some(5), Some(5))
+    );
 }
 
 #[tokio::test]
@@ -55,7 +69,10 @@ async fn without_the_store_nothing_passes() {
     rig.store.unavailable(true);
     let mut stream = rig.connect_to("a.example.com", 80).await;
     let answer = talk(&mut stream, get).await;
-    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("stockade.store"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("stockade.store"),
+        "{answer}"
+    );
     assert!(rig.internet.dialled().is_empty());
     rig.store.unavailable(false);
     let mut stream = rig.connect_to("a.example.com", 80).await;

@@ -94,7 +94,10 @@ struct Destinations(Mutex<HashMap<SocketAddr, SocketAddr>>);
 impl Origin for Destinations {
     fn destination(&self, stream: &TcpStream) -> io::Result<SocketAddr> {
         let destinations = self.0.lock().unwrap();
-        destinations.get(&stream.peer_addr()?).copied().ok_or(io::ErrorKind::NotFound.into())
+        destinations
+            .get(&stream.peer_addr()?)
+            .copied()
+            .ok_or(io::ErrorKind::NotFound.into())
     }
 }
 
@@ -133,9 +136,16 @@ impl Rig {
         };
         store.create_task(create).await.unwrap();
         let claim = store.claim(clock.now()).await.unwrap().expect("a run to claim");
-        store.step(run, Some(claim.lease), RunInput::Provisioned, clock.now()).await.unwrap();
+        store
+            .step(run, Some(claim.lease), RunInput::Provisioned, clock.now())
+            .await
+            .unwrap();
 
-        let gate = Gate::new(Arc::clone(&store) as _, Arc::new(RecordingBus::default()), Arc::new(clock));
+        let gate = Gate::new(
+            Arc::clone(&store) as _,
+            Arc::new(RecordingBus::default()),
+            Arc::new(clock),
+        );
         let internet = Arc::new(Internet::default());
         let destinations = Arc::new(Destinations::default());
         let gateway = Arc::new(Gateway::default());
@@ -150,7 +160,11 @@ impl Rig {
         let tcp4 = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp6 = std::net::TcpListener::bind("[::1]:0").unwrap();
         let dns4 = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let addresses = (tcp4.local_addr().unwrap(), tcp6.local_addr().unwrap(), dns4.local_addr().unwrap());
+        let addresses = (
+            tcp4.local_addr().unwrap(),
+            tcp6.local_addr().unwrap(),
+            dns4.local_addr().unwrap(),
+        );
         let boundary = Boundary {
             tcp4: OwnedFd::from(tcp4),
             tcp6: Some(OwnedFd::from(tcp6)),
@@ -222,7 +236,10 @@ impl Rig {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.send_to(question, self.dns4).await.unwrap();
         let mut buffer = vec![0; 4096];
-        let length = timeout(Duration::from_secs(2), socket.recv(&mut buffer)).await.ok()?.unwrap();
+        let length = timeout(Duration::from_secs(2), socket.recv(&mut buffer))
+            .await
+            .ok()?
+            .unwrap();
         buffer.truncate(length);
         Some(buffer)
     }
@@ -348,7 +365,10 @@ impl Internal for Gateway {
                 let frames = futures::stream::unfold(feed, |mut feed| async move {
                     feed.recv().await.map(|bytes| (Ok(Frame::data(bytes)), feed))
                 });
-                InternalBody::new(BodyExt::map_err(StreamBody::new(frames), |never: std::convert::Infallible| match never {}))
+                InternalBody::new(BodyExt::map_err(
+                    StreamBody::new(frames),
+                    |never: std::convert::Infallible| match never {},
+                ))
             }
         };
         http::Response::new(body)

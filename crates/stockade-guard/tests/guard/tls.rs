@@ -85,8 +85,14 @@ async fn an_allowed_name_is_reached_through_tls_that_the_guard_does_not_open() {
     assert_eq!(settled["outcome"], json!({ "result": "done" }));
     let details = &settled["details"];
     assert_eq!(details["address"], "93.184.216.34:443");
-    assert!(details["bytes_up"].as_u64() > Some(100) && details["bytes_down"].as_u64() > Some(500), "{details}");
-    assert_eq!(rig.allowed().await, ["connect a.example.com:443 env.custom:a.example.com"]);
+    assert!(
+        details["bytes_up"].as_u64() > Some(100) && details["bytes_down"].as_u64() > Some(500),
+        "{details}"
+    );
+    assert_eq!(
+        rig.allowed().await,
+        ["connect a.example.com:443 env.custom:a.example.com"]
+    );
     assert_eq!(rig.names.asked(), ["a.example.com"]);
 }
 
@@ -101,7 +107,11 @@ async fn another_server_name_than_the_one_resolved_is_refused() {
     assert_eq!(rig.events().await.pop().unwrap().data["args"]["sni"], "b.example.com");
     assert!(rig.internet.dialled().is_empty());
     let stream = rig.connect_to("b.example.com", 443).await;
-    assert_eq!(greet(&connector, stream, "b.example.com").await.as_deref(), Ok("hello"), "control");
+    assert_eq!(
+        greet(&connector, stream, "b.example.com").await.as_deref(),
+        Ok("hello"),
+        "control"
+    );
 }
 
 #[tokio::test]
@@ -128,7 +138,10 @@ async fn waiting_before_the_handshake_does_not_hide_the_server_name() {
     let stream = rig.connect_to("a.example.com", 9443).await;
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(greet(&connector, stream, "b.example.com").await.is_err());
-    assert_eq!(rig.denied().await, ["connect a.example.com:9443 stockade.name_mismatch"]);
+    assert_eq!(
+        rig.denied().await,
+        ["connect a.example.com:9443 stockade.name_mismatch"]
+    );
     assert_eq!(rig.settled(1).await[0]["outcome"]["result"], "failed");
     // Control: the right name passes, late or not.
     let stream = rig.connect_to("a.example.com", 9443).await;

@@ -58,7 +58,11 @@ impl NameServer {
     }
 
     pub fn alias(&self, name: &str, to: &str) {
-        self.state.lock().unwrap().aliases.insert(name.to_owned(), to.to_owned());
+        self.state
+            .lock()
+            .unwrap()
+            .aliases
+            .insert(name.to_owned(), to.to_owned());
     }
 
     /// Names asked for so far, each once.
@@ -81,7 +85,9 @@ impl NameServer {
         let mut owner = query.name().clone();
         if let Some(to) = state.aliases.get(&name) {
             let target = Name::from_ascii(format!("{to}.")).unwrap();
-            response.answers.push(Record::from_rdata(owner, 0, RData::CNAME(CNAME(target.clone()))));
+            response
+                .answers
+                .push(Record::from_rdata(owner, 0, RData::CNAME(CNAME(target.clone()))));
             owner = target;
             name.clone_from(to);
         }
@@ -163,7 +169,12 @@ pub async fn http_server() -> SocketAddr {
             let text = String::from_utf8_lossy(&head).into_owned();
             let length = text
                 .lines()
-                .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse::<usize>().ok())
+                .find_map(|line| {
+                    line.to_lowercase()
+                        .strip_prefix("content-length: ")?
+                        .parse::<usize>()
+                        .ok()
+                })
                 .unwrap_or(0);
             while buffer.len() < length {
                 stream.read_buf(&mut buffer).await?;

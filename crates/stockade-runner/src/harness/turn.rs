@@ -34,7 +34,7 @@ pub(super) enum Cause {
     /// The run is asked to stop.
     Stop,
     /// The agent repeats itself.
-    Loop(Known),
+    Loop(Box<Known>),
 }
 
 /// How a turn ended.
@@ -220,7 +220,7 @@ impl Session<'_> {
         if let (Some(known), Some(turn)) = (told.repeats, turn)
             && turn.cut.is_none()
         {
-            self.cut(turn, Cause::Loop(known)).await;
+            self.cut(turn, Cause::Loop(Box::new(known))).await;
         }
         Ok(())
     }

@@ -118,6 +118,7 @@ async fn leftovers_of_a_dead_process_are_removed_at_boot_and_nothing_else() {
     let runs = world.root.path().join("state/runs");
     std::fs::create_dir(runs.join("run_0000000000000000000000000000000a")).unwrap();
     std::fs::create_dir(runs.join("notes")).unwrap();
-    assert_eq!(world.runner.reap().await.unwrap(), 1);
+    world.runner.recover().await.unwrap();
+    assert!(!runs.join("run_0000000000000000000000000000000a").exists());
     assert!(runs.join("notes").exists() && runs.join(world.id.to_string()).exists());
 }

@@ -9,7 +9,7 @@ use super::watch::{self, Approver};
 use crate::{
     cli::RunTask,
     exit::{Complaint, Exit, Outcome},
-    server::Connection,
+    server::{self, Connection},
     settings::{self, Settings},
     terminal::{self, out, say, style},
     wiring, yaml,
@@ -103,6 +103,8 @@ async fn watched(connection: &Connection, request: &v1::CreateTask, json: bool) 
         () = interrupted() => return stop(connection, run).await,
     }
     let run = client.run(run).await?;
+    // The receipt is made after the last event; leaving before it would leave it to the next start.
+    server::receipt(client, run.id).await?;
     if json {
         terminal::json(&run)?
     } else {

@@ -1,5 +1,7 @@
 //! A run as it happens: one event, no or a few lines.
 
+use std::io::Write as _;
+
 use serde_json::Value;
 use stockade_domain::{Event, EventType as T};
 
@@ -10,134 +12,42 @@ const WIDTH: usize = 100;
 /// Most lines shown of what a tool printed.
 const TOOL_LINES: usize = 8;
 
-/// Shows events. Keeps what it needs to show each thing once.
+/// Shows events. Remembers only what it needs to show each thing once.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
+    /// A sentence is on the screen and not finished.
     speaking: bool,
-    spoke: bool,
-}
-
-fn text<'a>(data: &'a Value, key: &str) -> &'a str {
-    data.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn mark(sign: &str, rest: &str) {
-    say(&format!("  {sign} {rest}"));
+    /// What the agent is saying was shown piece by piece.
+    spoken: bool,
+    /// The last lines, to leave out the same refusal twice in a row.
+    last: Vec<String>,
 }
 
 impl Live {
     /// Shows one event.
     pub(crate) fn show(&mut self, event: &Event) {
-        let data = &event.data;
-        if event.kind == T::MessageDelta {
-            return self.speak(text(data, "text"));
-        }
-        self.hush();
         match event.kind {
-            T::RunQueued => match data.get("failure") {
-                Some(failure) => mark(
-                    &style::wait("↻"),
-                    &format!("trying again: {}", style::line(text(failure, "message"), WIDTH)),
-                ),
-                None => mark(&style::dim("·"), &format!("{} queued", event.run)),
-            },
-            T::SandboxReady => sandbox(data),
-            T::RepoReady => {
-                let commit: String = text(data, "base_commit").chars().take(10).collect();
-                mark(
-                    &style::good("▸"),
-                    &format!("repository at {commit} {}", style::dim(text(data, "branch"))),
-                );
-                if !text(data, "note").is_empty() {
-                    mark(&style::wait("!"), &style::line(text(data, "note"), 2 * WIDTH));
-                }
-            }
-            T::AgentReady => mark(
-                &style::good("▸"),
-                &format!(
-                    "agent {} with model {}",
-                    style::clean(text(data, "agent")),
-                    style::clean(text(data, "model"))
-                ),
-            ),
-            T::MessageAgent => self.message(text(data, "text")),
-            T::MessageUser => mark(&style::bold("you"), &style::line(text(data, "text"), WIDTH)),
-            T::ToolCall => tool_call(data),
-            T::ToolResult => tool_result(data),
-            T::EgressDenied => mark(
-                &style::bad("✗"),
-                &format!(
-                    "network refused: {} {}",
-                    style::bold(&style::line(text(data, "target"), 60)),
-                    style::dim(&style::line(text(data, "reason"), WIDTH))
-                ),
-            ),
-            T::EgressAllowed if text(data, "operation") == "connect" => {
-                mark(
-                    &style::dim("→"),
-                    &style::dim(&format!("network: {}", style::line(text(data, "target"), 60))),
-                );
-            }
-            T::ActionDenied => mark(
-                &style::bad("✗"),
-                &format!(
-                    "refused: {} {}",
-                    style::line(text(data, "target"), 60),
-                    style::dim(&style::line(text(data, "reason"), WIDTH))
-                ),
-            ),
-            T::ApprovalDecided => decided(data),
-            T::ApprovalExpired => mark(&style::bad("✗"), "nobody answered in time: refused"),
-            T::BudgetExhausted => mark(
-                &style::bad("■"),
-                &format!(
-                    "limit reached: {} {} of {}",
-                    text(data, "resource"),
-                    data["used"],
-                    data["limit"]
-                ),
-            ),
-            T::ExportDiff => export(data),
-            T::ExportBranch => mark(
-                &style::good("▸"),
-                &format!(
-                    "committed on branch {}",
-                    style::bold(&style::clean(text(data, "branch")))
-                ),
-            ),
-            T::RunFailed => {
-                let failure = &data["failure"];
-                mark(
-                    &style::bad("■"),
-                    &format!("failed: {}", style::clean(text(failure, "message"))),
-                );
-                if !text(failure, "hint").is_empty() {
-                    mark(
-                        " ",
-                        &style::dim(&format!("hint: {}", style::clean(text(failure, "hint")))),
-                    );
-                }
-            }
-            T::RunCancelled => mark(
-                &style::wait("■"),
-                &format!(
-                    "cancelled by {} {}",
-                    style::clean(text(data, "by")),
-                    style::clean(text(data, "reason"))
-                ),
-            ),
-            T::RunCompleted => mark(&style::good("■"), "completed"),
-            _ => {}
+            T::MessageDelta => self.speak(text(&event.data, "text")),
+            T::MessageAgent if std::mem::take(&mut self.spoken) => self.hush(),
+            _ => self.print(lines(event)),
         }
     }
 
+    fn print(&mut self, lines: Vec<String>) {
+        if lines.is_empty() || (lines == self.last && !self.speaking) {
+            return;
+        }
+        self.hush();
+        lines.iter().for_each(|line| say(line));
+        self.last = lines;
+    }
+
     fn speak(&mut self, words: &str) {
-        use std::io::Write as _;
         let mut stderr = std::io::stderr().lock();
         let margin = if self.speaking { "" } else { "\n  " };
         let _ = write!(stderr, "{margin}{}", style::clean(words).replace('\n', "\n  "));
         let _ = stderr.flush();
-        (self.speaking, self.spoke) = (true, true);
+        (self.speaking, self.spoken) = (true, true);
     }
 
     fn hush(&mut self) {
@@ -145,83 +55,240 @@ impl Live {
             say("\n");
         }
     }
+}
 
-    fn message(&mut self, words: &str) {
-        // What was shown piece by piece is not shown again.
-        if !std::mem::take(&mut self.spoke) && !words.trim().is_empty() {
-            say(&format!("\n  {}\n", style::clean(words.trim()).replace('\n', "\n  ")));
-        }
+/// The lines of an event; none for what only machines need.
+fn lines(event: &Event) -> Vec<String> {
+    let data = &event.data;
+    match event.kind {
+        T::RunQueued => one(match data.get("failure") {
+            Some(failure) => mark(
+                &style::wait("↻"),
+                &format!("trying again: {}", style::line(text(failure, "message"), WIDTH)),
+            ),
+            None => mark(&style::dim("·"), &style::dim(&format!("{} queued", event.run))),
+        }),
+        T::RunProvisioning if data["attempt"].as_u64() > Some(1) => one(mark(
+            &style::wait("↻"),
+            &format!("starting over, attempt {}", data["attempt"]),
+        )),
+        T::SandboxReady => one(sandbox(data)),
+        T::RepoReady => repository(data),
+        T::AgentReady => one(mark(
+            &style::good("▸"),
+            &format!("agent {} with model {}", short(data, "agent"), short(data, "model")),
+        )),
+        T::MessageAgent => message(text(data, "text")),
+        T::MessageUser => one(mark(&style::bold("you"), &short(data, "text"))),
+        T::ToolCall => one(tool_call(data)),
+        T::ToolResult => tool_result(data),
+        T::EgressDenied => one(refusal("network refused:", data)),
+        T::EgressAllowed if text(data, "operation") == "connect" => one(mark(
+            &style::dim("→"),
+            &style::dim(&format!("network: {}", short(data, "target"))),
+        )),
+        T::ActionDenied => one(refusal("refused:", data)),
+        T::ApprovalDecided => one(decided(data)),
+        T::ApprovalExpired => one(mark(&style::bad("✗"), "nobody answered in time: refused")),
+        T::BudgetExhausted => one(mark(
+            &style::bad("■"),
+            &format!(
+                "limit reached: {} {} of {}",
+                short(data, "resource"),
+                data["used"],
+                data["limit"]
+            ),
+        )),
+        T::ExportDiff => one(export(data)),
+        T::ExportBranch => one(mark(
+            &style::good("▸"),
+            &format!("committed on branch {}", style::bold(&short(data, "branch"))),
+        )),
+        T::RunFailed => failed(&data["failure"]),
+        T::RunCancelled => one(mark(
+            &style::wait("■"),
+            &format!("cancelled by {} {}", short(data, "by"), short(data, "reason")),
+        )),
+        T::RunCompleted => one(mark(&style::good("■"), "completed")),
+        _ => Vec::new(),
     }
 }
 
-fn sandbox(data: &Value) {
-    let limits: Vec<String> = data["limits"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(limit)
-        .collect();
-    let detail = style::dim(&format!(
-        "{} {}, no network card; {}",
-        text(data, "backend"),
-        text(data, "mode"),
-        limits.join(", ")
+fn one(line: String) -> Vec<String> {
+    vec![line]
+}
+
+fn mark(sign: &str, rest: &str) -> String {
+    format!("  {sign} {rest}")
+}
+
+fn text<'a>(data: &'a Value, key: &str) -> &'a str {
+    data.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn short(data: &Value, key: &str) -> String {
+    style::line(text(data, key), WIDTH)
+}
+
+fn refusal(what: &str, data: &Value) -> String {
+    let target = style::bold(&style::line(text(data, "target"), 60));
+    mark(
+        &style::bad("✗"),
+        &format!(
+            "{what} {target} {}",
+            style::dim(&format!("({})", short(data, "reason")))
+        ),
+    )
+}
+
+fn repository(data: &Value) -> Vec<String> {
+    let commit: String = short(data, "base_commit").chars().take(10).collect();
+    let mut lines = one(mark(
+        &style::good("▸"),
+        &format!("repository at {commit} {}", style::dim(&short(data, "branch"))),
     ));
+    if !text(data, "note").is_empty() {
+        lines.push(mark(&style::wait("!"), &style::line(text(data, "note"), 2 * WIDTH)));
+    }
+    lines
+}
+
+fn message(words: &str) -> Vec<String> {
+    let words = words.trim();
+    if words.is_empty() {
+        return Vec::new();
+    }
+    one(format!("\n  {}\n", style::clean(words).replace('\n', "\n  ")))
+}
+
+fn sandbox(data: &Value) -> String {
+    let pairs = data["limits"].as_array().into_iter().flatten();
+    let limits: Vec<String> = pairs.filter_map(Value::as_str).map(limit).collect();
+    let detail = format!(
+        "({} {}, no network card; {})",
+        short(data, "backend"),
+        short(data, "mode"),
+        limits.join(", ")
+    );
     mark(
         &style::good("▸"),
-        &format!("sandbox ready in {} ms {detail}", data["start_ms"]),
-    );
+        &format!("sandbox ready in {} ms {}", data["start_ms"], style::dim(&detail)),
+    )
 }
 
+/// A limit as the sandbox measured it, for example `memory=4294967296`, in people's units.
 fn limit(pair: &str) -> String {
-    match pair.split_once('=') {
-        Some((name @ ("memory" | "disk"), value)) => value
-            .parse()
-            .map_or_else(|_| pair.to_owned(), |count| format!("{name} {}", style::bytes(count))),
-        Some((name, value)) => format!("{name} {value}"),
-        None => pair.to_owned(),
+    let Some((name, value)) = pair.split_once('=') else {
+        return style::line(pair, WIDTH);
+    };
+    match (name, value.parse::<u64>()) {
+        ("memory" | "disk", Ok(bytes)) => format!("{name} {}", style::bytes(bytes)),
+        ("cpu", Ok(millis)) => format!("{} cores", millis as f64 / 1000.0),
+        ("pids", Ok(count)) => format!("{count} processes"),
+        _ => format!("{} {}", style::line(name, 20), style::line(value, 40)),
     }
 }
 
-fn tool_call(data: &Value) {
-    let name = style::clean(text(data, "tool"));
-    let detail = ["title", "target", "command", "path"]
+fn tool_call(data: &Value) -> String {
+    let keys = ["title", "target", "command", "path"];
+    let detail = keys
         .iter()
         .map(|key| text(data, key))
         .find(|t| !t.is_empty())
         .unwrap_or_default();
-    mark(&style::bold("⚒"), &format!("{name} {}", style::line(detail, WIDTH)));
+    mark(
+        &style::bold("⚒"),
+        &format!("{} {}", style::bold(&short(data, "tool")), style::line(detail, WIDTH)),
+    )
 }
 
-fn tool_result(data: &Value) {
+fn tool_result(data: &Value) -> Vec<String> {
     let output = style::clean(text(data, "output"));
-    let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
-    for line in lines.iter().take(TOOL_LINES) {
-        say(&style::dim(&format!("    │ {}", style::line(line, WIDTH))));
+    let all: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+    let mut lines: Vec<String> = all
+        .iter()
+        .take(TOOL_LINES)
+        .map(|line| style::dim(&format!("    │ {}", style::line(line, WIDTH))))
+        .collect();
+    if all.len() > TOOL_LINES {
+        lines.push(style::dim(&format!("    │ … {} more lines", all.len() - TOOL_LINES)));
     }
-    if lines.len() > TOOL_LINES {
-        say(&style::dim(&format!("    │ … {} more lines", lines.len() - TOOL_LINES)));
-    }
+    lines
 }
 
-fn decided(data: &Value) {
-    let by = style::clean(text(data, "by"));
-    let why = match text(data, "reason") {
-        "" => String::new(),
-        reason => format!(": {}", style::clean(reason)),
+fn decided(data: &Value) -> String {
+    let by = short(data, "by");
+    let why = match short(data, "reason") {
+        reason if reason.is_empty() => reason,
+        reason => format!(": {reason}"),
     };
     if text(data, "decision").starts_with("approve") {
-        mark(&style::good("✓"), &format!("approved by {by}{why}"));
+        mark(&style::good("✓"), &format!("approved by {by}{why}"))
     } else {
-        mark(&style::bad("✗"), &format!("rejected by {by}{why}"));
+        mark(&style::bad("✗"), &format!("rejected by {by}{why}"))
     }
 }
 
-fn export(data: &Value) {
+fn export(data: &Value) -> String {
     let files = data["files"].as_array().map_or(0, Vec::len);
     mark(
         &style::good("▸"),
         &format!("change exported: {files} file{}", if files == 1 { "" } else { "s" }),
-    );
+    )
+}
+
+fn failed(failure: &Value) -> Vec<String> {
+    let mut lines = one(mark(
+        &style::bad("■"),
+        &format!("failed: {}", style::clean(text(failure, "message"))),
+    ));
+    if !text(failure, "hint").is_empty() {
+        lines.push(mark(
+            " ",
+            &style::dim(&format!("hint: {}", style::clean(text(failure, "hint")))),
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use stockade_domain::{NewEvent, RunId, Timestamp};
+
+    use super::*;
+
+    fn shown(kind: T, data: Value) -> String {
+        let run = RunId::from_uuid(uuid::Uuid::nil());
+        lines(&Event::place(
+            NewEvent::new(kind, data),
+            run,
+            1,
+            Timestamp::UNIX_EPOCH,
+            None,
+        ))
+        .join("\n")
+    }
+
+    #[test]
+    fn limits_are_in_peoples_units() {
+        let data = json!({ "backend": "native", "mode": "rootless", "start_ms": 9,
+            "limits": ["memory=4294967296", "pids=64", "cpu=1500"] });
+        assert_eq!(
+            shown(T::SandboxReady, data),
+            "  ▸ sandbox ready in 9 ms (native rootless, no network card; memory 4 GiB, 64 processes, 1.5 cores)"
+        );
+    }
+
+    #[test]
+    fn a_tool_cannot_write_to_the_screen() {
+        let result = shown(T::ToolResult, json!({ "output": "\u{1b}[2Jgone\nok" }));
+        assert!(!result.contains('\u{1b}') && result.contains("ok"), "{result:?}");
+    }
+
+    #[test]
+    fn long_output_is_cut_and_says_so() {
+        let output: String = (0..20).map(|n| format!("line {n}\n")).collect();
+        assert!(shown(T::ToolResult, json!({ "output": output })).ends_with("… 12 more lines"));
+    }
 }

@@ -186,7 +186,10 @@ pub async fn teams_do_not_see_each_other(store: &Arc<dyn Store>) {
     let us = ours.team;
     assert_eq!(ok(store.approval(Some(us), approval.id).await), approval);
     assert_eq!(ok(store.approval(None, approval.id).await), approval);
-    assert_eq!(ok(store.approvals(Some(us), None, None, 100).await), std::slice::from_ref(&approval));
+    assert_eq!(
+        ok(store.approvals(Some(us), None, None, 100).await),
+        std::slice::from_ref(&approval)
+    );
     assert_eq!(ok(store.runs(Some(us), &[], None, 100).await).len(), 1);
     ours.decide(approval.id, Decision::Approve).await;
 }
