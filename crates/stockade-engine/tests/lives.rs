@@ -259,6 +259,47 @@ async fn a_store_that_stays_away_leaves_the_run_to_the_recovery() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_step_whose_answer_is_lost_is_not_done_twice() {
+    let part = |millis| vec![Move::Work(millis)];
+    // Provisioned, AgentFinished and Exported come 100, 200 and 300 ms after the claim.
+    let plan = || Plan {
+        provision: part(100),
+        drive: part(100),
+        export: part(100),
+        seal: Vec::new(),
+    };
+    for before in [50, 150, 250] {
+        let world = World::new();
+        let _engine = world.engine().await;
+        let run = world.queue(plan()).await;
+        world.until_state(run, RunState::Provisioning).await;
+        sleep(Duration::from_millis(before)).await;
+        world.store.lose_steps(1);
+        assert_eq!(world.until_sealed(run).await.state(), RunState::Completed);
+        let log = world.puppet.log(run);
+        for once in ["provision", "drive", "export", "seal"] {
+            assert_eq!(log.matches(once).count(), 1, "{before}: {log}");
+        }
+        world.check().await;
+    }
+    let world = World::new();
+    let _engine = world.engine().await;
+    let busy = Failure::transient("registry", "busy");
+    let provision = vec![Move::Work(100), Move::FailFirst(1, busy)];
+    let run = world
+        .queue(Plan {
+            provision,
+            ..Plan::default()
+        })
+        .await;
+    world.until_state(run, RunState::Provisioning).await;
+    world.store.lose_steps(1);
+    let ended = world.until_sealed(run).await;
+    assert_eq!((ended.state(), ended.machine.attempt), (RunState::Completed, 2));
+    world.check().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_killed_engine_is_recovered_honestly() {
     let world = World::new();
     let engine = world.engine().await;

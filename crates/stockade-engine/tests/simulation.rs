@@ -93,6 +93,7 @@ async fn happen(world: &World, engine: &mut Option<std::sync::Arc<EmbeddedEngine
             sleep(Duration::from_millis(dice.roll(2000))).await;
             world.store.unavailable(false);
         }
+        16 | 17 => world.store.lose_steps(1),
         _ => engine.as_ref().unwrap().wake(run).await,
     }
 }

@@ -45,6 +45,7 @@ enum Waiting {
 impl Guest {
     pub(crate) fn new() -> io::Result<Self> {
         sys::set_non_dumpable()?;
+        sys::set_name(c"stockade-guest");
         Ok(Self {
             children: sys::child_signal_fd()?,
             limit: sys::split_process_limit()?,

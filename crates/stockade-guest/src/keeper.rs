@@ -136,6 +136,7 @@ fn start(program: &Program, stdio: Stdio) -> Result<sys::Pid, (Step, io::Error)>
     for fd in 0..3 {
         sys::duplicate(null.as_raw_fd(), fd).map_err(|e| (Step::Prepare, e))?;
     }
+    sys::set_name(c"stockade-keeper");
     sys::become_subreaper().map_err(|e| (Step::Prepare, e))?;
     let (failure, failure_write) = sys::pipe().map_err(|e| (Step::Prepare, e))?;
     match sys::fork().map_err(|e| (Step::Fork, e))? {

@@ -90,12 +90,13 @@ pub(crate) async fn launch(
         .spawn()
         .step(step)?;
     let fds = [guest.as_raw_fd(), pipes[0].as_raw_fd(), pipes[1].as_raw_fd()];
-    wire::send(lifeline.0.as_fd(), &spec, &fds).step(step)?;
+    let sent = wire::send(lifeline.0.as_fd(), &spec, &fds);
     drop(pipes);
     let report = timeout(SETUP, lifeline.receive())
         .await
         .map_err(|_| Failure::new(step, format!("no answer within {} s", SETUP.as_secs())))?;
-    match report.step(step)? {
+    // A program that ends at once breaks the socket; its last words say more than that.
+    match sent.and(report).unwrap_or(None) {
         Some((Report::Ready, sockets)) if matches!(sockets.len(), 2 | 4) => {
             let (tx, ended) = watch::channel(None);
             tokio::spawn(supervise(child, lifeline.clone(), spec, tx));

@@ -329,6 +329,7 @@ impl Activities for Puppet {
         let _busy = self.enter(run, "cleanup");
         if let Ok(stored) = self.store.run(None, run).await
             && stored.state().is_terminal()
+            && self.has_sandbox(run)
         {
             self.violation(format!("{run}: its sandbox outlived it"));
         }

@@ -82,7 +82,7 @@ impl Installation {
     }
 }
 
-fn spec(rules: &[(&str, &str)]) -> RunSpec {
+pub(crate) fn spec(rules: &[(&str, &str)]) -> RunSpec {
     let rules = rules.iter().map(|(command, verdict)| Rule {
         id: format!("rule-{command}"),
         when: RuleMatch {

@@ -38,21 +38,21 @@ use tokio::{
 use crate::world::{Internet, NameServer};
 
 /// Longest any test waits for something that should happen at once.
-pub const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// What a test wants.
-pub struct Plan {
-    pub environment: Environment,
-    pub rules: Vec<Rule>,
-    pub config: GuardConfig,
+pub(crate) struct Plan {
+    pub(crate) environment: Environment,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) config: GuardConfig,
 }
 
 impl Plan {
-    pub fn custom(domains: &[&str]) -> Self {
+    pub(crate) fn custom(domains: &[&str]) -> Self {
         Self::level(NetworkLevel::Custom, domains)
     }
 
-    pub fn level(level: NetworkLevel, domains: &[&str]) -> Self {
+    pub(crate) fn level(level: NetworkLevel, domains: &[&str]) -> Self {
         Self {
             environment: Environment {
                 domains: domains.iter().map(|d| (*d).to_owned()).collect(),
@@ -69,7 +69,7 @@ impl Plan {
         }
     }
 
-    pub fn rule(mut self, id: &str, host: &str, verdict: RuleVerdict) -> Self {
+    pub(crate) fn rule(mut self, id: &str, host: &str, verdict: RuleVerdict) -> Self {
         self.rules.push(Rule {
             id: id.to_owned(),
             when: RuleMatch {
@@ -82,7 +82,7 @@ impl Plan {
         self
     }
 
-    pub async fn start(self) -> Rig {
+    pub(crate) async fn start(self) -> Rig {
         Rig::start(self).await
     }
 }
@@ -101,14 +101,14 @@ impl Origin for Destinations {
     }
 }
 
-pub struct Rig {
-    pub store: Arc<MemoryStore>,
-    pub names: NameServer,
-    pub internet: Arc<Internet>,
-    pub session: Option<Box<dyn EgressSession>>,
-    pub run: RunId,
-    pub team: TeamId,
-    pub gateway: Arc<Gateway>,
+pub(crate) struct Rig {
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) names: NameServer,
+    pub(crate) internet: Arc<Internet>,
+    pub(crate) session: Option<Box<dyn EgressSession>>,
+    pub(crate) run: RunId,
+    pub(crate) team: TeamId,
+    pub(crate) gateway: Arc<Gateway>,
     destinations: Arc<Destinations>,
     tcp4: SocketAddr,
     tcp6: SocketAddr,
@@ -188,7 +188,7 @@ impl Rig {
     }
 
     /// A server of the Internet: a name, its address and what answers there.
-    pub fn host(&self, name: &str, address: &str, port: u16, server: SocketAddr) {
+    pub(crate) fn host(&self, name: &str, address: &str, port: u16, server: SocketAddr) {
         self.names.set(name, &[address]);
         let place = match address.parse::<IpAddr>().unwrap() {
             IpAddr::V4(_) => format!("{address}:{port}"),
@@ -198,7 +198,7 @@ impl Rig {
     }
 
     /// Connects as a client inside the sandbox would.
-    pub async fn connect(&self, destination: &str) -> TcpStream {
+    pub(crate) async fn connect(&self, destination: &str) -> TcpStream {
         let destination: SocketAddr = destination.parse().unwrap();
         let (socket, own, guard) = match destination {
             SocketAddr::V4(_) => (TcpSocket::new_v4().unwrap(), "127.0.0.1:0", self.tcp4),
@@ -211,19 +211,19 @@ impl Rig {
     }
 
     /// Looks a name up and connects to what it got.
-    pub async fn connect_to(&self, name: &str, port: u16) -> TcpStream {
+    pub(crate) async fn connect_to(&self, name: &str, port: u16) -> TcpStream {
         let address = self.address_of(name).await;
         self.connect(&format!("{address}:{port}")).await
     }
 
     /// The synthetic address of an allowed name.
-    pub async fn address_of(&self, name: &str) -> IpAddr {
+    pub(crate) async fn address_of(&self, name: &str) -> IpAddr {
         let (code, addresses) = self.resolve(name, RecordType::A).await;
         assert_eq!(code, ResponseCode::NoError, "{name}");
         *addresses.first().unwrap_or_else(|| panic!("{name} has no address"))
     }
 
-    pub async fn resolve(&self, name: &str, kind: RecordType) -> (ResponseCode, Vec<IpAddr>) {
+    pub(crate) async fn resolve(&self, name: &str, kind: RecordType) -> (ResponseCode, Vec<IpAddr>) {
         let mut query = Message::query();
         query.metadata.recursion_desired = true;
         query.add_query(Query::query(Name::from_ascii(format!("{name}.")).unwrap(), kind));
@@ -232,7 +232,7 @@ impl Rig {
     }
 
     /// Sends a datagram to the name server and waits a moment for the answer.
-    pub async fn ask(&self, question: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) async fn ask(&self, question: &[u8]) -> Option<Vec<u8>> {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.send_to(question, self.dns4).await.unwrap();
         let mut buffer = vec![0; 4096];
@@ -244,12 +244,12 @@ impl Rig {
         Some(buffer)
     }
 
-    pub async fn events(&self) -> Vec<Event> {
+    pub(crate) async fn events(&self) -> Vec<Event> {
         self.store.events(self.run, 0, 10_000).await.unwrap()
     }
 
     /// `operation target rule` of every event of this type.
-    pub async fn told(&self, kind: EventType) -> Vec<String> {
+    pub(crate) async fn told(&self, kind: EventType) -> Vec<String> {
         let events = self.events().await;
         let text = |event: &Event, key: &str| event.data[key].as_str().unwrap_or_default().to_owned();
         events
@@ -259,16 +259,16 @@ impl Rig {
             .collect()
     }
 
-    pub async fn denied(&self) -> Vec<String> {
+    pub(crate) async fn denied(&self) -> Vec<String> {
         self.told(EventType::EgressDenied).await
     }
 
-    pub async fn allowed(&self) -> Vec<String> {
+    pub(crate) async fn allowed(&self) -> Vec<String> {
         self.told(EventType::EgressAllowed).await
     }
 
     /// Details of every settlement, once there are so many.
-    pub async fn settled(&self, count: usize) -> Vec<serde_json::Value> {
+    pub(crate) async fn settled(&self, count: usize) -> Vec<serde_json::Value> {
         let settled = async {
             loop {
                 let events = self.events().await;
@@ -287,7 +287,7 @@ impl Rig {
     }
 
     /// The pending approval, once there is one.
-    pub async fn pending(&self) -> stockade_domain::Approval {
+    pub(crate) async fn pending(&self) -> stockade_domain::Approval {
         let pending = async {
             loop {
                 let state = Some(stockade_domain::ApprovalState::Pending);
@@ -301,13 +301,13 @@ impl Rig {
         timeout(SOON, pending).await.expect("an approval")
     }
 
-    pub async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         let session = self.session.take().expect("a session");
         session.close().await;
     }
 }
 
-pub fn read(answer: &[u8]) -> (ResponseCode, Vec<IpAddr>) {
+pub(crate) fn read(answer: &[u8]) -> (ResponseCode, Vec<IpAddr>) {
     let answer = Message::from_vec(answer).unwrap();
     let addresses = answer.answers.iter().filter_map(|record| match &record.data {
         RData::A(a) => Some(IpAddr::from(a.0)),
@@ -318,13 +318,13 @@ pub fn read(answer: &[u8]) -> (ResponseCode, Vec<IpAddr>) {
 }
 
 /// Sends bytes and reads until the other side is done or has been silent for a moment.
-pub async fn talk(stream: &mut TcpStream, bytes: &[u8]) -> String {
+pub(crate) async fn talk(stream: &mut TcpStream, bytes: &[u8]) -> String {
     let _ = stream.write_all(bytes).await;
     listen(stream).await
 }
 
 /// Reads until the other side is done or has been silent for a moment.
-pub async fn listen(stream: &mut TcpStream) -> String {
+pub(crate) async fn listen(stream: &mut TcpStream) -> String {
     let mut heard = Vec::new();
     let mut first = true;
     loop {
@@ -337,16 +337,16 @@ pub async fn listen(stream: &mut TcpStream) -> String {
 }
 
 /// Whether the other side has closed without a byte.
-pub async fn is_shut(stream: &mut TcpStream) -> bool {
+pub(crate) async fn is_shut(stream: &mut TcpStream) -> bool {
     let mut byte = [0];
     matches!(timeout(SOON, stream.read(&mut byte)).await, Ok(Ok(0) | Err(_)))
 }
 
 /// The gateway of the tests: says who asked, then streams what the test feeds it.
 #[derive(Default)]
-pub struct Gateway {
-    pub calls: Mutex<Vec<(RunIdentity, String, String)>>,
-    pub feed: Mutex<Option<mpsc::Receiver<Bytes>>>,
+pub(crate) struct Gateway {
+    pub(crate) calls: Mutex<Vec<(RunIdentity, String, String)>>,
+    pub(crate) feed: Mutex<Option<mpsc::Receiver<Bytes>>>,
 }
 
 #[async_trait]

@@ -23,8 +23,8 @@ use tokio::{
 
 /// A name server that remembers every question.
 #[derive(Clone)]
-pub struct NameServer {
-    pub address: SocketAddr,
+pub(crate) struct NameServer {
+    pub(crate) address: SocketAddr,
     state: Arc<Mutex<Zone>>,
 }
 
@@ -36,7 +36,7 @@ struct Zone {
 }
 
 impl NameServer {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let server = Self {
             address: socket.local_addr().unwrap(),
@@ -52,12 +52,12 @@ impl NameServer {
         server
     }
 
-    pub fn set(&self, name: &str, addresses: &[&str]) {
+    pub(crate) fn set(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
         self.state.lock().unwrap().addresses.insert(name.to_owned(), addresses);
     }
 
-    pub fn alias(&self, name: &str, to: &str) {
+    pub(crate) fn alias(&self, name: &str, to: &str) {
         self.state
             .lock()
             .unwrap()
@@ -66,7 +66,7 @@ impl NameServer {
     }
 
     /// Names asked for so far, each once.
-    pub fn asked(&self) -> Vec<String> {
+    pub(crate) fn asked(&self) -> Vec<String> {
         let mut asked = self.state.lock().unwrap().asked.clone();
         asked.sort();
         asked.dedup();
@@ -111,17 +111,17 @@ impl NameServer {
 
 /// Leads public addresses to servers on this host, and remembers what was dialled.
 #[derive(Default)]
-pub struct Internet {
+pub(crate) struct Internet {
     servers: Mutex<HashMap<SocketAddr, SocketAddr>>,
     dialled: Mutex<Vec<String>>,
 }
 
 impl Internet {
-    pub fn place(&self, public: &str, server: SocketAddr) {
+    pub(crate) fn place(&self, public: &str, server: SocketAddr) {
         self.servers.lock().unwrap().insert(public.parse().unwrap(), server);
     }
 
-    pub fn dialled(&self) -> Vec<String> {
+    pub(crate) fn dialled(&self) -> Vec<String> {
         self.dialled.lock().unwrap().clone()
     }
 }
@@ -139,7 +139,7 @@ impl Dial for Internet {
 }
 
 /// A server that says who it is first, then echoes.
-pub async fn banner_server() -> SocketAddr {
+pub(crate) async fn banner_server() -> SocketAddr {
     serve(|mut stream| async move {
         stream.write_all(b"220 ready\r\n").await?;
         echo(stream).await
@@ -148,13 +148,13 @@ pub async fn banner_server() -> SocketAddr {
 }
 
 /// A server that echoes.
-pub async fn echo_server() -> SocketAddr {
+pub(crate) async fn echo_server() -> SocketAddr {
     serve(echo).await
 }
 
 /// An HTTP server that answers with the request head it got, as it came over the wire, and
 /// after that the body.
-pub async fn http_server() -> SocketAddr {
+pub(crate) async fn http_server() -> SocketAddr {
     serve(|mut stream| async move {
         let mut buffer = Vec::new();
         loop {
@@ -187,7 +187,7 @@ pub async fn http_server() -> SocketAddr {
     .await
 }
 
-pub async fn serve<F, R>(handle: F) -> SocketAddr
+pub(crate) async fn serve<F, R>(handle: F) -> SocketAddr
 where
     F: Fn(TcpStream) -> R + Send + 'static,
     R: Future<Output = io::Result<()>> + Send + 'static,

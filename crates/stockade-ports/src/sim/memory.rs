@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use async_trait::async_trait;
@@ -25,12 +25,19 @@ use crate::{
 pub struct MemoryStore {
     tables: Mutex<Tables>,
     unavailable: AtomicBool,
+    lost_steps: AtomicU32,
 }
 
 impl MemoryStore {
     /// Makes every method fail as [`StoreError::Unavailable`], or answer again.
     pub fn unavailable(&self, unavailable: bool) {
         self.unavailable.store(unavailable, Ordering::SeqCst);
+    }
+
+    /// Writes the next so many steps, but loses their answers: the caller hears
+    /// [`StoreError::Unavailable`], as when a connection breaks during a commit.
+    pub fn lose_steps(&self, steps: u32) {
+        self.lost_steps.store(steps, Ordering::SeqCst);
     }
 
     /// Begins a transaction: whoever holds the tables is alone with them.
@@ -222,7 +229,11 @@ impl Store for MemoryStore {
         let (change, step) = ledger::step(held, work, lease, input, now)?;
         let run = change.held.run.clone();
         tables.write(change);
-        Ok((run, step))
+        let lose = |steps: u32| steps.checked_sub(1);
+        match self.lost_steps.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose) {
+            Ok(_) => Err(StoreError::Unavailable("the test lost the answer".to_owned())),
+            Err(_) => Ok((run, step)),
+        }
     }
 
     async fn append(

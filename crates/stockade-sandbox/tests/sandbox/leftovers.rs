@@ -101,7 +101,17 @@ async fn helper_that_waits_to_be_killed(bed: Bed) {
     std::future::pending::<()>().await;
 }
 
-fn victim(bed: &Bed) -> Child {
+/// Killed at the latest when the case ends, also when it fails.
+struct Victim(Child);
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn victim(bed: &Bed) -> Victim {
     let mode = match bed.mode {
         Mode::Root => "root",
         Mode::Rootless => "rootless",
@@ -115,33 +125,33 @@ fn victim(bed: &Bed) -> Child {
     let lines = BufReader::new(child.stdout.as_mut().expect("piped")).lines();
     let ready = lines.map_while(Result::ok).any(|line| line.ends_with("victim is ready"));
     assert!(ready, "the victim has its sandbox");
-    child
+    Victim(child)
 }
 
 async fn a_killed_owner_leaves_nothing(bed: Bed) {
     let mut victim = victim(&bed);
-    let pid = i32::try_from(victim.id()).expect("pid");
+    let pid = i32::try_from(victim.0.id()).expect("pid");
     let before = descendants(pid);
     let has = |name: &str| before.iter().any(|p| p.name.starts_with(name));
     assert!(has("launcher") && has("stockade-guest") && has("sleep"), "{before:?}");
     assert_eq!(sandboxes(&bed), 1);
-    assert_eq!(cgroups_of(victim.id()).is_empty(), bed.mode == Mode::Rootless);
-    victim.kill().expect("kill -9");
-    victim.wait().expect("ended");
+    assert_eq!(cgroups_of(victim.0.id()).is_empty(), bed.mode == Mode::Rootless);
+    victim.0.kill().expect("kill -9");
+    victim.0.wait().expect("ended");
     eventually("its processes are gone", || {
         let now = processes();
         before.iter().all(|p| now.iter().all(|n| n.pid != p.pid))
     });
     // The launcher cleans up although nobody asks it to.
     eventually("its files are gone", || sandboxes(&bed) == 0);
-    eventually("its cgroups are gone", || cgroups_of(victim.id()).is_empty());
+    eventually("its cgroups are gone", || cgroups_of(victim.0.id()).is_empty());
     assert_eq!(bed.sandbox.reap().await.expect("reaps"), Reaped { sandboxes: 0 });
 }
 
 async fn the_reaper_finishes_what_nobody_could(bed: Bed) {
     let mine = bed.create().await;
     let mut victim = victim(&bed);
-    let pid = i32::try_from(victim.id()).expect("pid");
+    let pid = i32::try_from(victim.0.id()).expect("pid");
     let before = descendants(pid);
     // Owner and launcher at once, as when a service is killed as a whole.
     let launcher = before.iter().find(|p| p.name.starts_with("launcher")).expect("a launcher");
@@ -151,7 +161,7 @@ async fn the_reaper_finishes_what_nobody_could(bed: Bed) {
     for pid in [pid, launcher.pid] {
         kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kills");
     }
-    victim.wait().expect("ended");
+    victim.0.wait().expect("ended");
     eventually("its processes are gone", || {
         let now = processes();
         before.iter().all(|p| now.iter().all(|n| n.pid != p.pid))
@@ -159,7 +169,7 @@ async fn the_reaper_finishes_what_nobody_could(bed: Bed) {
     assert_eq!(sandboxes(&bed), 2, "its directory is still there, beside mine");
     assert_eq!(bed.sandbox.reap().await.expect("reaps"), Reaped { sandboxes: 1 });
     assert_eq!(sandboxes(&bed), 1);
-    assert!(cgroups_of(victim.id()).is_empty());
+    assert!(cgroups_of(victim.0.id()).is_empty());
     assert_eq!(bed.sandbox.reap().await.expect("reaps"), Reaped { sandboxes: 0 });
     assert_eq!(run(&*mine, &["echo", "untouched"]).await.ok(), "untouched\n");
     mine.destroy().await.expect("destroys");
