@@ -43,7 +43,7 @@ impl Shared {
 /// with everything it had reserved counted as spent.
 #[must_use = "an admitted action is settled after its effect"]
 pub struct Admitted<K: Kind> {
-    record: Option<ActionRecord>,
+    record: Option<Box<ActionRecord>>,
     shared: Arc<Shared>,
     kind: PhantomData<K>,
 }
@@ -52,7 +52,7 @@ impl<K: Kind> Admitted<K> {
     pub(crate) fn new(record: ActionRecord, shared: Arc<Shared>) -> Self {
         debug_assert_eq!(record.action.kind, K::KIND);
         Self {
-            record: Some(record),
+            record: Some(Box::new(record)),
             shared,
             kind: PhantomData,
         }

@@ -132,6 +132,9 @@ impl Door<'_> {
         if let Some(Found::Refused(evidence)) = early {
             return Err(Shut::Refused(self.refuse_address(action, evidence).await));
         }
+        if self.session.stop.is_cancelled() {
+            return Err(Shut::Failed("the sandbox ended".to_owned()));
+        }
         let since = Instant::now();
         let admitted = match verdict {
             Verdict::Allow => self.pass(action.clone()).await,
@@ -147,7 +150,27 @@ impl Door<'_> {
             None => self.find().await,
         };
         match found {
-            Found::Addresses { open, refused } => self.dial(admitted, open, refused, since).await,
+            Found::Addresses { open, refused } => {
+                let mut details = Map::new();
+                if !refused.is_empty() {
+                    details.insert("refused_addresses".to_owned(), json!(refused));
+                }
+                let dialled = tokio::select! {
+                    dialled = self.dial(open, &mut details) => dialled,
+                    () = answer.closed() => Err("the client went away".to_owned()),
+                    () = self.session.stop.cancelled() => Err("the sandbox ended".to_owned()),
+                };
+                match dialled {
+                    Ok(stream) => Ok(Opened {
+                        stream: Some(stream),
+                        meter: Arc::new(Meter::new()),
+                        admitted,
+                        details,
+                        since,
+                    }),
+                    Err(error) => Err(fail(admitted, error).await),
+                }
+            }
             Found::Failed(error) => Err(fail(admitted, error).await),
             Found::Refused(evidence) => {
                 let denial = self.refuse_address(action, evidence).await;
@@ -160,7 +183,10 @@ impl Door<'_> {
     async fn find(&self) -> Found {
         let rules = self.session.policy().egress();
         match &self.host {
-            Host::Name(name) => self.session.lookup.find(name, rules).await,
+            Host::Name(name) => tokio::select! {
+                found = self.session.lookup.find(name, rules) => found,
+                () = self.session.stop.cancelled() => Found::Failed("the sandbox ended".to_owned()),
+            },
             Host::Address(address) => judge(std::iter::once(*address), rules),
         }
     }
@@ -178,7 +204,8 @@ impl Door<'_> {
     }
 
     /// Waits for a person, as long as the client does: a client that went away must not use
-    /// up the answer its next attempt is waiting for.
+    /// up the answer its next attempt is waiting for. Should it go in the very moment its
+    /// connection is admitted, that action stays in flight and recovery marks it unknown.
     async fn pass_held(&self, action: Action, answer: &mut Answer) -> Result<Admitted<kind::Egress>, Denial> {
         let Ok(_place) = self.session.waiting.try_acquire() else {
             let action = ask::faulty(action, Fault::TooManyWaiting);
@@ -191,44 +218,29 @@ impl Door<'_> {
         }
     }
 
+    /// Tries the addresses in turn; they were judged, and nothing else is dialled.
     async fn dial(
         &self,
-        admitted: Admitted<kind::Egress>,
         open: Vec<(IpAddr, Option<String>)>,
-        refused: Vec<IpAddr>,
-        since: Instant,
-    ) -> Result<Opened, Shut> {
+        details: &mut Map<String, Value>,
+    ) -> Result<TcpStream, String> {
         let mut last = String::new();
         for (address, exception) in open {
             let place = SocketAddr::new(address, self.port);
             let attempt = timeout(self.session.config.connect_timeout, self.session.dial.dial(place));
-            let connected = tokio::select! {
-                connected = attempt => connected,
-                () = self.session.stop.cancelled() => return Err(fail(admitted, "the sandbox ended".to_owned()).await),
-            };
-            match flattened(connected) {
+            match flattened(attempt.await) {
                 Ok(stream) => {
                     let _ = stream.set_nodelay(true);
-                    let mut details = Map::new();
                     details.insert("address".to_owned(), json!(place.to_string()));
                     if let Some(exception) = exception {
                         details.insert("address_exception".to_owned(), json!(exception));
                     }
-                    if !refused.is_empty() {
-                        details.insert("refused_addresses".to_owned(), json!(refused));
-                    }
-                    return Ok(Opened {
-                        stream: Some(stream),
-                        meter: Arc::new(Meter::new()),
-                        admitted,
-                        details,
-                        since,
-                    });
+                    return Ok(stream);
                 }
                 Err(error) => last = format!("{place}: {error}"),
             }
         }
-        Err(fail(admitted, last).await)
+        Err(last)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use stockade_domain::Run;
 use stockade_gate::{Gate, Scope};
+use stockade_policy::PolicyError;
 use stockade_ports::{Boundary, Egress, EgressError, EgressSession, Internal, Lease};
 use tokio::{
     net::{TcpListener, UdpSocket},
@@ -96,7 +97,10 @@ impl Egress for Guard {
     async fn guard(&self, run: &Run, lease: Lease, boundary: Boundary) -> Result<Box<dyn EgressSession>, EgressError> {
         let scope = Scope::of(run, lease).map_err(|error| EgressError::Environment {
             environment: run.spec.environment.name.clone(),
-            cause: error.to_string(),
+            cause: match error {
+                PolicyError::Environment { cause, .. } => cause,
+                rule @ PolicyError::Rule { .. } => rule.to_string(),
+            },
         })?;
         let sockets = Sockets::take(boundary)?;
         let session = self.session(scope);

@@ -17,7 +17,12 @@
 //!
 //! What it cannot see: inside TLS. There the server name of the handshake is what is
 //! checked (the outer one, where Encrypted ClientHello hides another), and the address that
-//! is dialled comes from the Guard's own look-up of that name.
+//! is dialled comes from the Guard's own look-up of that name. On a port that an environment
+//! names itself (`host:22`) it sees bytes; there, too, TLS and HTTP are judged by their names
+//! when a connection begins with them.
+//!
+//! What it does not do: UDP other than DNS (the boundary drops it), HTTP/2 without TLS, and
+//! upgrades of plain HTTP, which are not offered on.
 
 mod ask;
 mod config;

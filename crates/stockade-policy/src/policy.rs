@@ -8,7 +8,7 @@ use stockade_domain::{
 };
 
 use crate::{
-    address::{AddressVerdict, classify},
+    address::AddressVerdict,
     egress::{EgressRules, Protocol, deny, is_infrastructure},
     fault::Fault,
     host::{Host, host_and_port},
@@ -258,11 +258,6 @@ fn default_verdict(kind: ActionKind) -> PolicyVerdict {
         rule: format!("default.{}", kind.as_str()),
         reason: reason.to_owned(),
     }
-}
-
-/// The class of an address as the Guard writes it beside a refused one.
-pub fn class_of(address: IpAddr) -> &'static str {
-    classify(address).as_str()
 }
 
 #[cfg(test)]

@@ -161,6 +161,27 @@ async fn a_file_that_is_no_database_is_named() {
     assert!(matches!(directory, StoreError::Unavailable(_)), "{directory}");
 }
 
+#[test]
+fn many_open_a_new_file_at_once() {
+    let open = |path: &Path| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(SqliteStore::open(path)).map(drop)
+    };
+    for _ in 0..10 {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("stockade.db");
+        std::thread::scope(|scope| {
+            let opening: Vec<_> = (0..8).map(|_| scope.spawn(|| open(&path))).collect();
+            for opened in opening {
+                opened.join().unwrap().unwrap();
+            }
+        });
+    }
+}
+
 #[tokio::test]
 async fn a_store_of_a_newer_stockade_is_left_alone() {
     let (place, store) = fresh().await;
@@ -211,6 +232,8 @@ async fn a_write_that_is_dropped_halfway_leaves_nothing_and_blocks_nobody() {
         let dropped = tokio::time::timeout(std::time::Duration::from_micros(micros), write)
             .await
             .is_err();
+        // The next write waits for the end of the one before: commit or rollback.
+        self::run(&store).await;
         let (task, run) = (store.task(TeamId::DEFAULT, task).await, store.run(None, run).await);
         assert_eq!(task.is_ok(), run.is_ok(), "all of it or nothing");
         assert!(dropped || task.is_ok(), "what was acknowledged is there");

@@ -50,6 +50,20 @@ async fn an_approved_connection_goes_on_and_nothing_is_looked_up_before() {
 }
 
 #[tokio::test]
+async fn waiting_for_a_person_is_not_idleness() {
+    let mut plan = Plan::custom(&["a.example.com"]).rule("ask", "*", RuleVerdict::Ask);
+    plan.config.idle_timeout = Duration::from_millis(150);
+    let rig = plan.start().await;
+    rig.host("a.example.com", "93.184.216.34", 80, http_server().await);
+    let mut stream = rig.connect_to("a.example.com", 80).await;
+    stream.write_all(GET).await.unwrap();
+    rig.pending().await;
+    sleep(Duration::from_millis(500)).await;
+    decide(&rig, Decision::Approve).await;
+    assert!(listen(&mut stream).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
 async fn a_rejected_connection_is_closed() {
     let rig = rig().await;
     let mut stream = rig.connect_to("a.example.com", 80).await;

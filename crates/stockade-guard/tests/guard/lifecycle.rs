@@ -8,7 +8,10 @@ use stockade_ports::{
     Boundary, Egress, EgressError, Lease, Store, SystemClock,
     sim::{MemoryStore, RecordingBus},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout},
+};
 
 use crate::{
     rig::{Gateway, Plan, SOON, is_shut, talk},
@@ -102,6 +105,29 @@ async fn a_silent_connection_is_ended() {
     assert!(timeout(SOON, is_shut(&mut stream)).await.unwrap());
     assert!(begun.elapsed() >= Duration::from_millis(300));
     assert_eq!(rig.settled(1).await[0]["details"]["ended"], "idle");
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_name_server() {
+    let mut plan = Plan::custom(&["silence.example.com"]);
+    plan.config.dns_timeout = Duration::from_secs(60);
+    let mut rig = plan.start().await;
+    let mut stream = rig.connect_to("silence.example.com", 80).await;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: silence.example.com\r\n\r\n")
+        .await
+        .unwrap();
+    let asked = async {
+        while rig.names.asked().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, asked).await.expect("a look-up");
+    timeout(Duration::from_secs(2), rig.close()).await.expect("at once");
+    assert!(
+        rig.allowed().await.is_empty(),
+        "nothing was admitted that could not happen any more"
+    );
 }
 
 #[tokio::test]

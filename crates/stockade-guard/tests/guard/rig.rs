@@ -236,7 +236,7 @@ impl Rig {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.send_to(question, self.dns4).await.unwrap();
         let mut buffer = vec![0; 4096];
-        let length = timeout(Duration::from_secs(2), socket.recv(&mut buffer))
+        let length = timeout(Duration::from_secs(1), socket.recv(&mut buffer))
             .await
             .ok()?
             .unwrap();

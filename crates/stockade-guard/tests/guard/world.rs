@@ -46,7 +46,9 @@ impl NameServer {
         tokio::spawn(async move {
             let mut buffer = [0; 2048];
             while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-                let _ = socket.send_to(&own.answer(&buffer[..length]), from).await;
+                if let Some(answer) = own.answer(&buffer[..length]) {
+                    let _ = socket.send_to(&answer, from).await;
+                }
             }
         });
         server
@@ -73,7 +75,7 @@ impl NameServer {
         asked
     }
 
-    fn answer(&self, question: &[u8]) -> Vec<u8> {
+    fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
         let request = Message::from_vec(question).unwrap();
         let query = request.queries[0].clone();
         let mut name = query.name().to_ascii().trim_end_matches('.').to_lowercase();
@@ -82,6 +84,9 @@ impl NameServer {
         response.queries = vec![query.clone()];
         let mut state = self.state.lock().unwrap();
         state.asked.push(name.clone());
+        if name.starts_with("silence.") {
+            return None;
+        }
         let mut owner = query.name().clone();
         if let Some(to) = state.aliases.get(&name) {
             let target = Name::from_ascii(format!("{to}.")).unwrap();
@@ -105,7 +110,7 @@ impl NameServer {
                 }
             }
         }
-        response.to_vec().unwrap()
+        Some(response.to_vec().unwrap())
     }
 }
 

@@ -20,8 +20,13 @@ use crate::{builtin::normalized_path, builtin::rejected_by_a_person, mishap, tex
 pub(super) enum Signal {
     /// The run cannot go on.
     Fatal(Failure),
-    /// A person refused, with words the agent should hear.
-    Words(String),
+    /// Something was refused.
+    Refused {
+        /// What the agent should hear about it.
+        words: String,
+        /// Whether a person said something, which it should hear in any case.
+        spoken: bool,
+    },
 }
 
 /// Asks the gate for an agent and remembers what was admitted.
@@ -92,11 +97,10 @@ impl Permissions {
                     .send(Signal::Fatal(mishap::repeating(&record.action.target)));
                 return cancelled();
             }
-            if by_person && let Some((_, words)) = record.reason.split_once(": ") {
-                let title = text::clip(&question.known.title, 200).0;
-                let words = format!("A person refused '{title}' and says: {words}");
-                let _ = self.signals.send(Signal::Words(words));
-            }
+            let title = text::clip(&question.known.title, 200).0;
+            let words = format!("'{title}' was refused: {}. It did not happen.", record.reason);
+            let spoken = by_person && record.reason.contains(": ");
+            let _ = self.signals.send(Signal::Refused { words, spoken });
         }
         match option(&question.options, "reject_once") {
             Some(id) => selected(&id),

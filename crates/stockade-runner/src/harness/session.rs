@@ -43,6 +43,10 @@ pub(super) struct Session<'a> {
     pub(super) id: String,
     /// Words of people that belong into the next prompt.
     pub(super) words: Vec<String>,
+    /// What was refused in this turn, for an agent that stops because of it.
+    pub(super) refused: Vec<String>,
+    /// Whether the agent has said or done nothing since something was refused.
+    pub(super) silenced: bool,
 }
 
 impl<'a> Session<'a> {
@@ -72,6 +76,8 @@ impl<'a> Session<'a> {
             files,
             id: String::new(),
             words: Vec::new(),
+            refused: Vec::new(),
+            silenced: false,
             stage,
             peer,
             line,
@@ -153,6 +159,13 @@ impl<'a> Session<'a> {
                     early_ends += 1;
                     "Go on where you stopped.".to_owned()
                 }
+                // Some agents stop at a refusal and wait to hear what to do instead.
+                TurnEnd::Refused => {
+                    let mut words = std::mem::take(&mut self.refused);
+                    words.append(&mut self.words);
+                    words.push("Go on without it, or end and say what is missing.".to_owned());
+                    words.join("\n\n")
+                }
                 _ if self.words.is_empty() => break,
                 _ => std::mem::take(&mut self.words).join("\n\n"),
             };
@@ -165,13 +178,28 @@ impl<'a> Session<'a> {
     async fn hear(&mut self) -> Result<(), Failure> {
         let messages = self.inbox.take().await?;
         self.words.extend(messages.into_iter().map(|message| message.text));
+        self.hear_signals()
+    }
+
+    /// Takes what answered questions left to say.
+    pub(super) fn hear_signals(&mut self) -> Result<(), Failure> {
         while let Ok(signal) = self.signals.try_recv() {
             match signal {
                 Signal::Fatal(failure) => return Err(failure),
-                Signal::Words(words) => self.words.push(words),
+                Signal::Refused { words, spoken } => self.refusal(words, spoken),
             }
         }
         Ok(())
+    }
+
+    /// Remembers a refusal until the turn has ended.
+    pub(super) fn refusal(&mut self, words: String, spoken: bool) {
+        self.silenced = true;
+        if spoken {
+            self.words.push(words);
+        } else {
+            self.refused.push(words);
+        }
     }
 
     /// An agent that repeats itself has been interrupted; a person decides whether it goes on.

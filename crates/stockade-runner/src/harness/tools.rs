@@ -21,6 +21,9 @@ const VOLATILE: [&str; 8] = [
     "process_id",
 ];
 
+/// Fields of an input that say where and not what: an input of these alone is not known yet.
+const PLACES: [&str; 2] = ["cwd", "workdir"];
+
 /// What is known about one call; updates add to it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Known {
@@ -133,7 +136,7 @@ impl ToolWatch {
         known.learn(update);
         let mut told = Told::default();
         // Some agents announce a call before they know its input.
-        let begun = !is_empty(&known.input) || known.status == "in_progress" || known.is_over();
+        let begun = says_what(&known.input) || known.status == "in_progress" || known.is_over();
         if begun && !known.told {
             known.told = true;
             told.call = Some(known.called(id));
@@ -172,6 +175,14 @@ fn is_empty(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         Value::String(text) => text.is_empty(),
         _ => false,
+    }
+}
+
+/// Whether an input says what the call does.
+fn says_what(input: &Value) -> bool {
+    match input {
+        Value::Object(map) => map.keys().any(|key| !PLACES.contains(&key.as_str())),
+        other => !is_empty(other),
     }
 }
 
@@ -235,6 +246,22 @@ mod tests {
         assert_eq!(third.call, None);
         let (data, well) = third.result.unwrap();
         assert_eq!((&data["output"]["error"], well), (&json!("no"), false));
+    }
+
+    #[test]
+    fn different_commands_in_the_same_place_do_not_repeat() {
+        let mut watch = ToolWatch::new(2);
+        for (id, command) in [("1", "make"), ("2", "make test"), ("3", "make doc")] {
+            let pending =
+                json!({ "title": "bash", "kind": "execute", "status": "pending", "rawInput": { "cwd": "/workspace" } });
+            assert_eq!(watch.update(id, &pending), Told::default());
+            let told = watch.update(
+                id,
+                &json!({ "status": "in_progress", "rawInput": { "command": command } }),
+            );
+            assert_eq!(told.call.unwrap()["input"]["command"], command);
+            assert_eq!(told.repeats, None);
+        }
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(super) enum TurnEnd {
     Done,
     /// It ran into one of its own limits.
     Early,
+    /// It stopped because something was refused.
+    Refused,
     /// It was interrupted.
     Cut(Cause),
 }
@@ -70,6 +72,8 @@ impl Session<'_> {
             .await
             .map_err(|e| mishap::store(&e))?
             .last_seq;
+        self.refused.clear();
+        self.silenced = false;
         let mut turn = Turn {
             token: CancellationToken::new(),
             cut: None,
@@ -78,6 +82,8 @@ impl Session<'_> {
         let answer = self.follow(prompt, &mut turn).await;
         turn.token.cancel();
         self.permissions.settle_all().await;
+        self.hear_signals()?;
+        let refused = self.silenced;
         self.watch.end_turn();
         self.narrator.end_message().await?;
         let stop = match &answer {
@@ -95,6 +101,7 @@ impl Session<'_> {
         }
         answered.map_err(|error| self.complaint("the prompt", &error))?;
         match stop.as_str() {
+            "end_turn" | "cancelled" if refused => Ok(TurnEnd::Refused),
             "end_turn" => Ok(TurnEnd::Done),
             "max_tokens" | "max_turn_requests" => Ok(TurnEnd::Early),
             "refusal" => Err(Failure::terminal("model_refused", "the model refuses the task")),
@@ -142,7 +149,7 @@ impl Session<'_> {
                 () = stop.cancelled(), if turn.cut.is_none() => self.cut(turn, Cause::Stop).await,
                 Some(signal) = self.signals.recv() => match signal {
                     Signal::Fatal(failure) => return Err(failure),
-                    Signal::Words(words) => self.words.push(words),
+                    Signal::Refused { words, spoken } => self.refusal(words, spoken),
                 },
                 incoming = self.line.incoming.recv() => self.take(incoming, Some(turn)).await?,
                 () = time::sleep(PACE), if waits => self.narrator.flush().await?,
@@ -199,7 +206,10 @@ impl Session<'_> {
     async fn update(&mut self, update: &Value, turn: Option<&mut Turn>) -> Result<(), Failure> {
         let words = || update["content"]["text"].as_str().unwrap_or_default();
         match update["sessionUpdate"].as_str() {
-            Some("agent_message_chunk") => self.narrator.say(words()).await,
+            Some("agent_message_chunk") => {
+                self.silenced = false;
+                self.narrator.say(words()).await
+            }
             Some("agent_thought_chunk") => self.narrator.think(words()).await,
             Some("tool_call" | "tool_call_update") => self.tool(update, turn).await,
             _ => Ok(()),
@@ -210,6 +220,7 @@ impl Session<'_> {
         let id = update["toolCallId"].as_str().unwrap_or_default();
         let told = self.watch.update(id, update);
         if let Some(data) = told.call {
+            self.silenced = false;
             self.narrator.end_message().await?;
             self.narrator.tell(EventType::ToolCall, data).await?;
         }

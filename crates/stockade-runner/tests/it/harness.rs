@@ -76,6 +76,31 @@ async fn a_rejection_reaches_the_agent_and_a_person_s_words_follow() {
 }
 
 #[tokio::test]
+async fn an_agent_that_stops_at_a_refusal_is_told_why_and_goes_on() {
+    for stop in ["cancelled", "end_turn"] {
+        let script = format!(
+            "open; tool 1 'make'; ask 1; hear; id=$prompt; reply '{{\"stopReason\":\"{stop}\"}}'; \
+             hear; prompt=$id; case $line in *'the test says so'*) touch told;; esac; words Ok.; finish; hear"
+        );
+        let world = World::new(Wish {
+            kind: agent(&script),
+            rules: vec![rule("execute", RuleVerdict::Deny)],
+            ..Wish::default()
+        })
+        .await;
+        world.work().await.unwrap();
+        assert!(world.workspace("told").exists(), "{stop}");
+    }
+
+    // The control: an agent that ends as cancelled for no reason has failed.
+    let failure = world("open; id=$prompt; reply '{\"stopReason\":\"cancelled\"}'; hear")
+        .await
+        .work()
+        .await;
+    assert_eq!(failure.unwrap_err().code, "agent_cancelled");
+}
+
+#[tokio::test]
 async fn rules_answer_without_a_person() {
     for (verdict, file) in [(RuleVerdict::Allow, "allowed"), (RuleVerdict::Deny, "refused")] {
         let world = World::new(Wish {

@@ -20,7 +20,7 @@ mod store;
 mod tasks;
 mod tokens;
 
-use std::{fs::OpenOptions, path::Path, time::Duration};
+use std::{fs::{File, OpenOptions}, path::Path, time::Duration};
 
 use sqlx::{
     Sqlite, SqlitePool, Transaction,
@@ -85,6 +85,7 @@ impl SqliteStore {
     pub async fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let named = |error: StoreError| at(path, error);
+        let _alone = alone_with(path).await.map_err(|e| named(StoreError::Unavailable(e.to_string())))?;
         make_private(path).map_err(|e| named(StoreError::Unavailable(e.to_string())))?;
         let mut connect = SqliteConnectOptions::new()
             .filename(path)
@@ -125,6 +126,20 @@ impl SqliteStore {
     async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
         self.readers.acquire().await.map_err(store_error)
     }
+}
+
+/// Keeps other processes from opening the same store at the same moment: neither turning on
+/// the write-ahead log nor making the first tables waits for somebody who does the same.
+/// The lock is on the directory, so no file of its own is left behind.
+async fn alone_with(path: &Path) -> std::io::Result<File> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let place = parent.unwrap_or(Path::new(".")).to_owned();
+    let lock = move || {
+        let directory = File::open(place)?;
+        directory.lock()?;
+        Ok(directory)
+    };
+    tokio::task::spawn_blocking(lock).await.map_err(std::io::Error::other)?
 }
 
 async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {

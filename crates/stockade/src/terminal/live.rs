@@ -87,7 +87,8 @@ fn lines(event: &Event) -> Vec<String> {
             &style::dim("→"),
             &style::dim(&format!("network: {}", short(data, "target"))),
         )),
-        T::ActionDenied => one(refusal("refused:", data)),
+        // A person's no was shown when it was said.
+        T::ActionDenied if data["approval"].is_null() => one(refusal("refused:", data)),
         T::ApprovalDecided => one(decided(data)),
         T::ApprovalExpired => one(mark(&style::bad("✗"), "nobody answered in time: refused")),
         T::BudgetExhausted => one(mark(
