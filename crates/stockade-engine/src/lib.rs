@@ -18,3 +18,4 @@ mod seal;
 
 pub use config::EngineConfig;
 pub use engine::EmbeddedEngine;
+pub use recovery::release_abandoned;

@@ -3,6 +3,7 @@
 //! This is the only place that reads environment variables.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -11,6 +12,7 @@ use std::{
 use secrecy::SecretString;
 use serde::Deserialize;
 use stockade_domain::{AgentSpec, Environment, Limits, LimitsPatch, NetworkLevel};
+use stockade_gate::model::Price;
 
 use crate::{cli::Global, exit::Complaint, exit::Exit, yaml};
 
@@ -22,6 +24,7 @@ pub(crate) struct Settings {
     pub(crate) provider: Option<Provider>,
     pub(crate) record: Option<PathBuf>,
     pub(crate) model: Option<String>,
+    pub(crate) prices: BTreeMap<String, PriceLine>,
     pub(crate) agents_dir: PathBuf,
     pub(crate) nameservers: Vec<SocketAddr>,
     pub(crate) environments: Vec<Environment>,
@@ -70,6 +73,35 @@ impl Provider {
     }
 }
 
+/// What the models cost whose names begin so, in US dollars for a million tokens.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PriceLine {
+    input: f64,
+    output: f64,
+    /// Input read from a cache; as other input when absent.
+    #[serde(default)]
+    cache_read: Option<f64>,
+    /// Input written to a cache; as other input when absent.
+    #[serde(default)]
+    cache_write: Option<f64>,
+}
+
+impl PriceLine {
+    /// The price in the gate's units; `None` for a number that is no price.
+    pub(crate) fn price(self) -> Option<Price> {
+        let unit = |dollars: f64| {
+            (dollars.is_finite() && (0.0..=1e6).contains(&dollars)).then(|| (dollars * 1000.0).round() as u64)
+        };
+        Some(Price {
+            input: unit(self.input)?,
+            output: unit(self.output)?,
+            cache_read: unit(self.cache_read.unwrap_or(self.input))?,
+            cache_write: unit(self.cache_write.unwrap_or(self.input))?,
+        })
+    }
+}
+
 /// The configuration file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -78,6 +110,7 @@ struct ConfigFile {
     provider: Option<String>,
     record: Option<PathBuf>,
     model: Option<String>,
+    prices: BTreeMap<String, PriceLine>,
     agents_dir: Option<PathBuf>,
     nameservers: Vec<SocketAddr>,
     environments: Vec<Environment>,
@@ -126,6 +159,7 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
             .map(PathBuf::from)
             .or_else(|| file.agents_dir.map(|dir| base.join(dir)))
             .unwrap_or_else(|| state_dir.join("agents")),
+        prices: checked_prices(file.prices)?,
         nameservers: file.nameservers,
         environments,
         agents,
@@ -253,6 +287,16 @@ fn provider_from_keys() -> Option<Provider> {
     ["anthropic", "openai"]
         .into_iter()
         .find_map(|kind| provider(kind, None).ok())
+}
+
+fn checked_prices(prices: BTreeMap<String, PriceLine>) -> Result<BTreeMap<String, PriceLine>, Complaint> {
+    match prices.iter().find(|(_, line)| line.price().is_none()) {
+        None => Ok(prices),
+        Some((model, _)) => Err(Complaint::usage(format!(
+            "prices: '{model}' has a price below zero or beyond a million dollars"
+        ))
+        .hint("prices are US dollars for a million tokens")),
+    }
 }
 
 fn remote() -> Result<Option<Remote>, Complaint> {

@@ -7,7 +7,7 @@ use stockade_bus::InProcessBus;
 use stockade_domain::{
     AgentKind, AgentSpec, Failure, FailureClass, HarnessProfile, RepoSpec, RunId, TeamId, TokenId, Wire,
 };
-use stockade_engine::{EmbeddedEngine, EngineConfig};
+use stockade_engine::{EmbeddedEngine, EngineConfig, release_abandoned};
 use stockade_gate::{
     Gate, Gated, kind,
     model::{ModelDoor, PriceTable},
@@ -63,7 +63,12 @@ impl Server {
         let catalog = catalog(&settings, provider.as_deref())?;
         let engine = match role {
             Role::Everything => drive(&base, &settings, provider).await?,
-            Role::Desk => Arc::new(NoEngine),
+            Role::Desk => {
+                let config = EngineConfig::new(settings.state_dir.join("engine.lock"));
+                let released = release_abandoned(&*base.store, &*base.bus, &*base.clock, &config).await;
+                released.map_err(|e| Complaint::unavailable(e.to_string()))?;
+                Arc::new(NoEngine)
+            }
         };
         let gateway = Gateway::new(GatewayParts {
             store: Arc::clone(&base.store),
@@ -171,7 +176,7 @@ async fn drive(
     let door = ModelDoor::new(
         gate.clone(),
         Gated::<kind::Model, dyn ModelProvider>::new(provider),
-        PriceTable::builtin(),
+        prices(settings),
     );
     let internal = Arc::new(LlmGateway::new(door.clone()));
     let guard = Guard::new(
@@ -201,6 +206,19 @@ async fn drive(
     .await
     .map_err(|e| Complaint::unavailable(e.to_string()))?;
     Ok(engine)
+}
+
+/// List prices and those of the configuration; models that nobody bills are free.
+fn prices(settings: &Settings) -> PriceTable {
+    let table = match settings.provider {
+        Some(Provider::Scripted { .. } | Provider::Replay { .. }) => PriceTable::free(),
+        _ => PriceTable::builtin(),
+    };
+    let lines = settings
+        .prices
+        .iter()
+        .filter_map(|(prefix, line)| Some((prefix, line.price()?)));
+    lines.fold(table, |table, (prefix, price)| table.with(prefix, price))
 }
 
 fn provider(settings: &Settings) -> anyhow::Result<Option<Arc<dyn ModelProvider>>> {

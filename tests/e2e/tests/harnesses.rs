@@ -14,17 +14,22 @@ use crate::support::{
     turns::heavy,
 };
 
+/// Everything a process of the agent has in its environment, into a file.
+const ENVIRONMENT: &str = "(env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n') > env.txt";
+
 /// One script for all three: the model speaks the script's words, each agent its own tools.
 fn script() -> Value {
     json!([
         { "say": "I write the file.", "call": [{ "tool": "write", "input": { "path": "/workspace/hello.txt", "content": "hello from the agent\n" } }] },
         { "say": "I try the network.", "call": [{
             "tool": "bash", "escalate": "It needs the network.",
-            "input": { "command": "bash -c 'exec 3<>/dev/tcp/telemetry.example.net/443' ; echo tried-it > tried.txt" },
+            "input": { "command": format!("{ENVIRONMENT}; bash -c 'exec 3<>/dev/tcp/telemetry.example.net/443'; echo tried-it > tried.txt") },
         }] },
         { "say": "This needs a yes.", "call": [{ "tool": "bash", "escalate": "It is outside of my sandbox.", "input": { "command": "echo yes > approved.txt" } }] },
         { "say": "This will get a no.", "call": [{ "tool": "bash", "escalate": "It is outside of my sandbox.", "input": { "command": "echo no > rejected.txt" } }] },
         { "say": "All done." },
+        // The words of the person who said no may come in a turn of their own.
+        { "say": "Understood." },
     ])
 }
 
@@ -73,6 +78,9 @@ async fn whole_story_of(agent: &str) {
     let names = Names::serve(&[]).await;
     let mut installation = Installation::scripted(script());
     installation.set("STOCKADE_AGENTS_DIR", agents_dir().to_str().unwrap());
+    for name in ["ANTHROPIC_API_KEY", "OPENAI_API_KEY", "E2E_VARIABLE"] {
+        installation.set(name, "canary-of-the-server");
+    }
     installation.reach(names.address, &[]);
     let repo = Repository::with(&installation, &[("README.md", "A repository.\n"), ("src/a.txt", "a\n")]);
     let server = Server::up(&installation).await;
@@ -90,6 +98,17 @@ async fn whole_story_of(agent: &str) {
     let diff = String::from_utf8(server.client.diff(run).await.unwrap().to_vec()).unwrap();
     assert!(diff.contains("+hello from the agent"), "{diff}");
     assert!(diff.contains("+tried-it"), "{diff}");
+    assert!(diff.contains("+HOME="), "{diff}");
+    for secret in [
+        "canary-of-the-server",
+        &server.token,
+        installation.path("").to_str().unwrap(),
+    ] {
+        assert!(
+            !diff.contains(secret),
+            "the agent's environment holds '{secret}':\n{diff}"
+        );
+    }
     assert!(diff.contains("b/approved.txt"), "{diff}");
     assert!(!diff.contains("rejected.txt"), "{diff}\n{story}");
     assert_eq!(
@@ -149,7 +168,11 @@ fn assert_story(story: &Story) {
     assert_eq!(decisions("reject"), 1, "{story}");
     assert_eq!(decisions("approve"), held.len() - 1, "{story}");
     let admitted = story.with("action.admitted", "kind", "permission");
-    assert_eq!(admitted.len(), decisions("approve"), "{story}");
+    let asked = admitted
+        .iter()
+        .filter(|event| event.data["approval"].is_string())
+        .count();
+    assert_eq!(asked, decisions("approve"), "{story}");
     let denied = story.with("action.denied", "kind", "permission");
     assert!(
         denied

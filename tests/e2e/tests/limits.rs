@@ -37,7 +37,11 @@ fn assert_failed(story: &Story, code: &str) -> Value {
         ("run.failed", Some(code)),
         "{story}"
     );
-    assert!(!story.all("sandbox.ended").is_empty(), "{story}");
+    assert_eq!(
+        story.all("sandbox.ready").len(),
+        story.all("sandbox.ended").len(),
+        "{story}"
+    );
     end.data["failure"].clone()
 }
 
@@ -92,8 +96,12 @@ async fn turns_run_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_wall_clock_ends_a_run_that_shows_life() {
     let turns = json!([bash("for n in $(seq 1000); do echo $n; sleep 0.2; done"), { "say": "Done." }]);
-    let (_installation, _server, story) = told(turns, json!({ "wall_clock_seconds": 2 })).await;
+    let (_installation, _server, story) = told(turns, json!({ "wall_clock_seconds": 6 })).await;
     assert_failed(&story, "wall_clock");
+    assert!(
+        story.outputs().is_empty() && !story.all("agent.ready").is_empty(),
+        "{story}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -131,6 +131,15 @@ impl PriceTable {
         }
     }
 
+    /// A table in which everything is free, for models that nobody bills.
+    pub fn free() -> Self {
+        Self {
+            version: "free".to_owned(),
+            rows: Vec::new(),
+            unknown: Price::FREE,
+        }
+    }
+
     /// Sets or replaces the price of the models whose names begin so.
     #[must_use]
     pub fn with(mut self, prefix: &str, price: Price) -> Self {

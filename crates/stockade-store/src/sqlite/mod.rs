@@ -20,7 +20,11 @@ mod store;
 mod tasks;
 mod tokens;
 
-use std::{fs::{File, OpenOptions}, path::Path, time::Duration};
+use std::{
+    fs::{File, OpenOptions},
+    path::Path,
+    time::Duration,
+};
 
 use sqlx::{
     Sqlite, SqlitePool, Transaction,
@@ -85,7 +89,9 @@ impl SqliteStore {
     pub async fn open_with(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let named = |error: StoreError| at(path, error);
-        let _alone = alone_with(path).await.map_err(|e| named(StoreError::Unavailable(e.to_string())))?;
+        let _alone = alone_with(path)
+            .await
+            .map_err(|e| named(StoreError::Unavailable(e.to_string())))?;
         make_private(path).map_err(|e| named(StoreError::Unavailable(e.to_string())))?;
         let mut connect = SqliteConnectOptions::new()
             .filename(path)
