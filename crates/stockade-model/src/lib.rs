@@ -12,10 +12,12 @@
 
 #![forbid(unsafe_code)]
 
+mod recorded;
 pub mod scripted;
 mod tls;
 pub mod upstream;
 
+pub use recorded::{RecordingError, RecordingProvider, ReplayProvider};
 pub use scripted::{Script, ScriptError, ScriptedProvider};
 pub use tls::install_ring;
 pub use upstream::{UpstreamConfig, UpstreamError, UpstreamKind, UpstreamProvider};

@@ -326,10 +326,16 @@ fn class_of(error: &reqwest::Error) -> FailureClass {
     if causes(error).any(|cause| cause.is::<rustls::Error>()) {
         return FailureClass::Terminal;
     }
-    if error.is_connect() || error.is_timeout() {
+    if error.is_connect() {
         return FailureClass::Transient;
     }
-    causes(error)
-        .find_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .map_or(FailureClass::Unknown, |io| class_of_io(io.kind()))
+    // The request was sent: what the endpoint did with it, nobody knows.
+    if error.is_timeout() {
+        return FailureClass::Unknown;
+    }
+    FailureClass::Unknown
 }
+
+#[cfg(test)]
+#[path = "upstream_tests.rs"]
+mod tests;

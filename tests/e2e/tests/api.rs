@@ -161,6 +161,26 @@ async fn a_message_reaches_the_agent_that_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_steers_interrupts_what_goes_on() {
+    let turns = json!([
+        { "say": "This takes long.", "call": [{ "tool": "bash", "input": { "command": "sleep 1000" } }] },
+        { "when": { "request": "*paint it blue*" }, "say": "It is blue now." },
+        { "say": "It is grey." },
+    ]);
+    let (installation, server, run) = begin(turns).await;
+    let mut story = server.story(run);
+    story.until("the tool's admission", is_tool_admitted).await;
+    let send = ["send", &run.to_string(), "Stop that and paint it blue.", "--steer"];
+    installation.run(&send).await.expect(0);
+    let end = story.to("run.completed").await;
+    assert_eq!(text(&end, "summary"), "It is blue now.", "{story}");
+}
+
+fn is_tool_admitted(event: &Event) -> bool {
+    event.kind.as_str() == "action.admitted" && text(event, "kind") == "tool"
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_is_cancelled_while_it_waits_and_while_it_works() {
     let (installation, server, run) = begin(json!([ask(), { "say": "Done." }])).await;
     let mut story = server.story(run);
@@ -190,11 +210,7 @@ async fn installation_that_works_is_cancelled() {
     let sleep = json!({ "say": "I sleep.", "call": [{ "tool": "bash", "input": { "command": "sleep 1000" } }] });
     let (installation, server, run) = begin(json!([sleep, { "say": "Done." }])).await;
     let mut story = server.story(run);
-    story
-        .until("the tool's admission", |event| {
-            event.kind.as_str() == "action.admitted" && text(event, "kind") == "tool"
-        })
-        .await;
+    story.until("the tool's admission", is_tool_admitted).await;
     server.client.cancel_run(run, None).await.unwrap();
     story.to("run.cancelled").await;
     assert!(server.stop().await.success());

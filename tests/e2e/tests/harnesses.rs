@@ -14,8 +14,9 @@ use crate::support::{
     turns::heavy,
 };
 
-/// Everything a process of the agent has in its environment, into a file.
-const ENVIRONMENT: &str = "(env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n') > env.txt";
+/// Everything processes of the agent have in their environment, and what is mounted, into a file.
+const ENVIRONMENT: &str =
+    "(env; cat /proc/[0-9]*/environ | tr '\\0' '\\n'; cat /proc/self/mountinfo) > env.txt 2>/dev/null";
 
 /// One script for all three: the model speaks the script's words, each agent its own tools.
 fn script() -> Value {

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::net::UdpSocket;
 
 use crate::support::{
-    installation::Installation,
+    installation::{self, Installation},
     names::Names,
     program,
     repository::Repository,
@@ -20,10 +20,12 @@ use crate::support::{
 
 /// Tries one way after the other and prints what each gave. Arguments: the port of the
 /// allowed server, of the host's own server and of the host's UDP server, the address of
-/// the last two, and the name to ask for.
+/// the last two, the name to ask for, and the only ways to try (default: all).
 const PROBE: &str = r#"
 web=$1 tcp=$2 udp=$3 host=$4 denied=$5
+export ONLY=${6:-}
 get() { # name, host, port, Host header
+  case " ${ONLY:-$1} " in *" $1 "*) ;; *) return ;; esac
   answer=$(timeout 15 bash -c 'exec 3<>/dev/tcp/"$0"/"$1" && printf "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" "$2" >&3 && cat <&3' "$2" "$3" "$4" 2>&1 | tr -d '\r' | tail -n 1)
   echo "$1=[$answer]"
 }
@@ -41,7 +43,8 @@ get ipv6 2001:db8::7 80 '[2001:db8::7]'
 get mapped ::ffff:192.0.2.9 80 '[::ffff:192.0.2.9]'
 perl -e '
   use Socket; use IO::Socket::INET;
-  sub ask { my ($name, $server, $port, $packet) = @_;
+  sub wanted { !$ENV{ONLY} || " $ENV{ONLY} " =~ / $_[0] / }
+  sub ask { my ($name, $server, $port, $packet) = @_; return unless wanted($name);
     my $socket = IO::Socket::INET->new(Proto => "udp", PeerAddr => $server, PeerPort => $port) or return print "$name=[$!]\n";
     $socket->send($packet) // return print "$name=[$!]\n";
     my $answer = ""; local $SIG{ALRM} = sub { die }; eval { alarm 2; $socket->recv($answer, 1500); alarm 0; };
@@ -87,16 +90,24 @@ async fn only_allowed_names_are_reached() {
     let names = Names::serve(&["files.example.com", "evil.example.org"]).await;
     let (web, tcp, udp) = (allowed.port().to_string(), host.port().to_string(), udp.to_string());
 
-    // Outside, the same probe reaches the host's servers.
+    // Outside, the same probe reaches the host's servers; the ways that lead off this
+    // machine are not tried.
     let mut installation = Installation::bare();
     let repo = Repository::with(&installation, &[("probe.sh", PROBE)]);
     let mut outside = tokio::process::Command::new("bash");
-    outside
-        .arg(repo.path.join("probe.sh"))
-        .args([&web, &tcp, &udp, "127.0.0.1", "localhost"]);
+    let here = "address localhost name udp raw packet";
+    let arguments = [web.as_str(), &tcp, &udp, "127.0.0.1", "localhost", here];
+    outside.arg(repo.path.join("probe.sh")).args(arguments);
     let control = program::run(outside).await.stdout;
     for probe in ["address", "localhost", "name", "udp"] {
         assert_eq!(said(&control, probe), "REACHED", "{control}");
+    }
+    if installation::is_root() {
+        assert_eq!(
+            (said(&control, "raw"), said(&control, "packet")),
+            ("open", "open"),
+            "{control}"
+        );
     }
     let (connections, packets) = (host.connections(), datagrams.load(Ordering::SeqCst));
     assert!(connections >= 3 && packets >= 1);

@@ -1,8 +1,9 @@
 //! Everything works for an ordinary user.
 
-use std::os::unix::fs::MetadataExt as _;
-
-use crate::{demo::assert_kept, support::installation::Installation};
+use crate::{
+    demo::assert_kept,
+    support::installation::{Installation, is_root},
+};
 
 /// A user nobody else is.
 const USER: u32 = 54_321;
@@ -11,8 +12,7 @@ const USER: u32 = 54_321;
 async fn the_demo_keeps_its_promises_for_an_ordinary_user() {
     let mut installation = Installation::bare();
     // When the tests run as root they become somebody else; otherwise they already are.
-    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
-    if is_root {
+    if is_root() {
         installation.belongs_to(USER);
     }
     let ran = installation.run(&["demo", "--yes"]).await.expect(0);

@@ -16,6 +16,8 @@ struct Named<'a> {
 /// refuses it.
 pub(super) fn model(body: &Bytes, other: impl FnOnce(&str) -> Option<String>) -> Option<Bytes> {
     let text = std::str::from_utf8(body).ok()?;
+    // A derived reader would also take a list for the fields in their order.
+    text.trim_ascii_start().strip_prefix('{')?;
     let raw = serde_json::from_str::<Named<'_>>(text).ok()?.model.get();
     let name: String = serde_json::from_str(raw).ok()?;
     let other = serde_json::Value::String(other(&name)?).to_string();

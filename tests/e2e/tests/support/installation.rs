@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::chown,
+    os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -144,4 +144,14 @@ impl Installation {
             assert!(left.is_empty(), "{part}/ holds {left:?}");
         }
     }
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    user() == 0
+}
+
+/// The user the tests run as.
+pub(crate) fn user() -> u32 {
+    fs::metadata("/proc/self").unwrap().uid()
 }
