@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
-use stockade_domain::{FailureClass, Wire, failure::class_of_io};
+use stockade_domain::{FailureClass, Wire};
 use stockade_ports::{ModelError, ModelProvider, ModelRequest, ModelResponse};
 use url::Url;
 

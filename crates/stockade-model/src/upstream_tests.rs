@@ -32,9 +32,8 @@ async fn endpoint(status: StatusCode, header: (&'static str, &'static str)) -> (
                 let kept = Arc::clone(&kept);
                 async move {
                     let (parts, body) = request.into_parts();
-                    kept.lock()
-                        .unwrap()
-                        .push((parts, body.collect().await.unwrap().to_bytes()));
+                    let body = body.collect().await.unwrap().to_bytes();
+                    kept.lock().unwrap().push((parts, body));
                     let mut response = Response::new(Full::new(Bytes::from_static(b"{}")));
                     *response.status_mut() = status;
                     response

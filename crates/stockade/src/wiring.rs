@@ -14,7 +14,9 @@ use stockade_gate::{
 };
 use stockade_gateway::{Catalog, Gateway, GatewayParts, HttpLimits, RepoProbe, llm::LlmGateway};
 use stockade_guard::{Guard, GuardConfig};
-use stockade_model::{Script, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider};
+use stockade_model::{
+    RecordingProvider, ReplayProvider, Script, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider,
+};
 use stockade_ports::{
     Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Sandbox, Store, SystemClock,
     TokenRecord,
@@ -245,9 +247,12 @@ fn provider(settings: &Settings) -> anyhow::Result<Option<Arc<dyn ModelProvider>
                 .map_err(|e| Complaint::usage(format!("{}:{}:{}: {}", file.display(), e.line, e.column, e.message)))?;
             Arc::new(ScriptedProvider::new(script))
         }
-        Provider::Replay { .. } => unreachable!(),
+        Provider::Replay { dir } => Arc::new(ReplayProvider::open(dir).map_err(|e| Complaint::usage(e.to_string()))?),
     };
-    Ok(Some(provider))
+    Ok(Some(match &settings.record {
+        Some(dir) => Arc::new(RecordingProvider::new(provider, dir).map_err(|e| Complaint::usage(e.to_string()))?),
+        None => provider,
+    }))
 }
 
 /// Built-in agents and those of the configuration, by name.
