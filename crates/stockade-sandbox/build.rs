@@ -2,7 +2,10 @@
 //!
 //! A nested cargo with its own target directory: the Guest needs other flags than the
 //! host program (static, small, aborting), and an artifact dependency is not stable Rust.
-#![allow(clippy::disallowed_methods, reason = "cargo speaks to build scripts through the environment")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to build scripts through the environment"
+)]
 
 use std::{
     env, fs,
@@ -24,7 +27,10 @@ fn main() {
     let crates = here.parent().expect("crates/ is above this crate");
     for name in ["stockade-guest", "stockade-guest-proto"] {
         println!("cargo::rerun-if-changed={}", crates.join(name).join("src").display());
-        println!("cargo::rerun-if-changed={}", crates.join(name).join("Cargo.toml").display());
+        println!(
+            "cargo::rerun-if-changed={}",
+            crates.join(name).join("Cargo.toml").display()
+        );
     }
     println!("cargo::rerun-if-changed=build.rs");
     assert!(

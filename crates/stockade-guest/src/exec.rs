@@ -9,9 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stockade_guest_proto::{
-    ExecStart, ExitStatus, FailureKind, FrameKind, FromGuest, INITIAL_CREDIT, data_cost,
-};
+use stockade_guest_proto::{ExecStart, ExitStatus, FailureKind, FrameKind, FromGuest, INITIAL_CREDIT, data_cost};
 
 use crate::{
     conn::Conn,
@@ -68,10 +66,7 @@ pub(crate) enum Part {
 
 impl Exec {
     /// Starts a command. The host hears of the outcome by `Started` or `Failed`.
-    pub(crate) fn start(
-        request: ExecStart,
-        limit: ProcessLimit,
-    ) -> Result<Self, (FailureKind, String)> {
+    pub(crate) fn start(request: ExecStart, limit: ProcessLimit) -> Result<Self, (FailureKind, String)> {
         if request.timeout_ms == Some(0) {
             return Err((FailureKind::Invalid, "a timeout of zero".to_owned()));
         }
@@ -345,7 +340,7 @@ impl Exec {
             (_, None) if self.keeper_gone => ExitStatus::Signal(libc::SIGKILL),
             _ => return,
         };
-        if !self.unheard && !(drained(&self.stdout) && drained(&self.stderr)) {
+        if !(self.unheard || drained(&self.stdout) && drained(&self.stderr)) {
             return;
         }
         self.told = true;
@@ -355,10 +350,7 @@ impl Exec {
     }
 }
 
-fn program(
-    request: &ExecStart,
-    limit: ProcessLimit,
-) -> Result<Program, (FailureKind, String)> {
+fn program(request: &ExecStart, limit: ProcessLimit) -> Result<Program, (FailureKind, String)> {
     let text = |s: String| {
         CString::new(s).map_err(|_| {
             let why = "a NUL byte in an argument or in the environment";

@@ -75,19 +75,13 @@ impl ReadJob {
     /// Sends the next piece; `true` when the file is whole.
     pub(crate) fn step(&mut self, id: u32, conn: &mut Conn) -> Result<bool, Failure> {
         let mut buffer = [0; CHUNK];
-        let n = self
-            .file
-            .read(&mut buffer)
-            .map_err(|e| failure(&self.path, &e))?;
+        let n = self.file.read(&mut buffer).map_err(|e| failure(&self.path, &e))?;
         if n == 0 {
             conn.send(&FromGuest::Done { id });
             return Ok(true);
         }
         // It may have grown since it was opened.
-        self.left = self
-            .left
-            .checked_sub(n as u64)
-            .ok_or_else(|| too_large(&self.path))?;
+        self.left = self.left.checked_sub(n as u64).ok_or_else(|| too_large(&self.path))?;
         conn.send_data(FrameKind::File, id, &buffer[..n]);
         Ok(false)
     }
@@ -142,9 +136,7 @@ impl WriteJob {
             let why = "more bytes than announced".to_owned();
             (FailureKind::Invalid, why)
         })?;
-        self.file
-            .write_all(bytes)
-            .map_err(|e| failure(&self.path, &e))
+        self.file.write_all(bytes).map_err(|e| failure(&self.path, &e))
     }
 
     /// Puts the whole file in its place.

@@ -7,9 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stockade_guest_proto::{
-    FailureKind, Frame, FrameKind, FromGuest, PROTOCOL_VERSION, ToGuest,
-};
+use stockade_guest_proto::{FailureKind, Frame, FrameKind, FromGuest, PROTOCOL_VERSION, ToGuest};
 
 use crate::{
     conn::Conn,
@@ -85,11 +83,7 @@ impl Guest {
         let mut fds = Vec::new();
         let mut waiting = Vec::new();
         let mut add = |fd, events, what| {
-            fds.push(libc::pollfd {
-                fd,
-                events,
-                revents: 0,
-            });
+            fds.push(libc::pollfd { fd, events, revents: 0 });
             waiting.push(what);
         };
         add(0, libc::POLLIN, Waiting::HostInput);
@@ -199,12 +193,7 @@ impl Guest {
                 Ok(job) => drop(self.reads.insert(id, job)),
                 Err((kind, message)) => self.conn.fail(id, kind, message),
             },
-            ToGuest::WriteFile {
-                id,
-                path,
-                mode,
-                size,
-            } => {
+            ToGuest::WriteFile { id, path, mode, size } => {
                 let result = WriteJob::start(id, &path, mode, size);
                 let result = result.map(|job| drop(self.writes.insert(id, job)));
                 self.written(id, result);

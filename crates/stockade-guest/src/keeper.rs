@@ -170,10 +170,7 @@ fn start(program: &Program, stdio: Stdio) -> Result<sys::Pid, (Step, io::Error)>
 fn become_command(program: &Program, stdio: Stdio, failure: &OwnedFd) -> (Step, io::Error) {
     let prepare = || -> io::Result<()> {
         sys::new_session()?;
-        for (target, fd) in [stdio.stdin, stdio.stdout, stdio.stderr]
-            .into_iter()
-            .enumerate()
-        {
+        for (target, fd) in [stdio.stdin, stdio.stdout, stdio.stderr].into_iter().enumerate() {
             // Above 2 by construction: 0 to 2 are /dev/null by now.
             sys::duplicate(fd.into_raw_fd(), i32::try_from(target).unwrap_or(2))?;
         }

@@ -100,10 +100,7 @@ mod tests {
 
     #[test]
     fn only_descendants_of_a_root_are_below_it() {
-        let live = |parent| Process {
-            parent,
-            zombie: false,
-        };
+        let live = |parent| Process { parent, zombie: false };
         let parents = HashMap::from([
             (2, live(1)),
             (3, live(2)),

@@ -83,11 +83,7 @@ pub(crate) fn child_signal_fd() -> io::Result<OwnedFd> {
     // SAFETY: `set` outlives the calls; signalfd returns a new descriptor we own.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-        check(libc::sigprocmask(
-            libc::SIG_BLOCK,
-            &raw const set,
-            std::ptr::null_mut(),
-        ))?;
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
         let fd = check(libc::signalfd(
             -1,
             &raw const set,
@@ -131,10 +127,7 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     // SAFETY: `ends` has room for two descriptors, which we own afterwards.
     unsafe {
         check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
-        Ok((
-            OwnedFd::from_raw_fd(ends[0]),
-            OwnedFd::from_raw_fd(ends[1]),
-        ))
+        Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
     }
 }
 

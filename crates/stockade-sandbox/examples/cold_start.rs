@@ -30,7 +30,10 @@ fn main() -> Result<(), Failure> {
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let facts = runtime.block_on(sandbox.check())?;
-    let about = format!("mode {}, limits {:?}, notes {:?}", facts.mode, facts.enforced_limits, facts.notes);
+    let about = format!(
+        "mode {}, limits {:?}, notes {:?}",
+        facts.mode, facts.enforced_limits, facts.notes
+    );
     if !json {
         println!("{about}");
     }
@@ -100,7 +103,11 @@ async fn one(sandbox: &NativeSandbox) -> Result<[Duration; 3], Failure> {
 fn report(name: &str, times: &mut [Duration]) {
     times.sort_unstable();
     let at = |part: f64| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
         let index = ((times.len() as f64 - 1.0) * part) as usize;
         times.get(index).map_or(0.0, |t| t.as_secs_f64() * 1e3)
     };

@@ -14,7 +14,10 @@ type Failure = Box<dyn std::error::Error>;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
-    let mut next = || args.next().ok_or("usage: inside LAUNCHER WORKSPACE|- AGENTS|- COMMAND…");
+    let mut next = || {
+        args.next()
+            .ok_or("usage: inside LAUNCHER WORKSPACE|- AGENTS|- COMMAND…")
+    };
     let launcher = next()?;
     let directory = |text: String| (text != "-").then(|| PathBuf::from(text));
     let (workspace, agents_dir) = (directory(next()?), directory(next()?));

@@ -88,10 +88,7 @@ impl CgroupPlan {
     }
 
     fn version_2(&mut self, own: &Path, root: &Path) {
-        let wanted: Vec<_> = CONTROLLERS
-            .into_iter()
-            .filter(|c| !self.enforces(c))
-            .collect();
+        let wanted: Vec<_> = CONTROLLERS.into_iter().filter(|c| !self.enforces(c)).collect();
         let base = if own.ends_with(SUPERVISOR) {
             own.parent().unwrap_or(own)
         } else {
@@ -171,8 +168,7 @@ fn enable(base: &Path, wanted: &[&'static str]) -> Vec<&'static str> {
         }
         let control = base.join("cgroup.subtree_control");
         let line = format!("+{controller}");
-        let busy = fs::write(&control, &line)
-            .is_err_and(|e| e.raw_os_error() == Some(libc::EBUSY));
+        let busy = fs::write(&control, &line).is_err_and(|e| e.raw_os_error() == Some(libc::EBUSY));
         if busy && move_down(base).is_ok() {
             let _ = fs::write(&control, &line);
         }
@@ -192,10 +188,7 @@ fn move_down(base: &Path) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
     }
-    fs::write(
-        supervisor.join("cgroup.procs"),
-        std::process::id().to_string(),
-    )
+    fs::write(supervisor.join("cgroup.procs"), std::process::id().to_string())
 }
 
 fn is_writable(dir: &Path) -> bool {
@@ -279,8 +272,7 @@ impl CgroupDir {
 
     /// Moves a process in.
     pub(crate) fn add(&self, pid: i32) -> Result<(), Failure> {
-        fs::write(self.path.join("cgroup.procs"), pid.to_string())
-            .step("put the sandbox into its cgroup")
+        fs::write(self.path.join("cgroup.procs"), pid.to_string()).step("put the sandbox into its cgroup")
     }
 
     /// Kills what is still in the group and removes it. No error if it is gone.

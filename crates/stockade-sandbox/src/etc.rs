@@ -25,14 +25,41 @@ const MAX_DEPTH: u32 = 6;
 /// Copied where they exist and everybody on the host may read them. Nothing that
 /// commonly holds credentials (npmrc, pip.conf, gitconfig, environment, profile.d …).
 const FILES: [&str; 22] = [
-    "ld.so.cache", "ld.so.conf", "nsswitch.conf", "mime.types", "protocols", "services", "rpc",
-    "localtime", "timezone", "os-release", "lsb-release", "debian_version", "redhat-release",
-    "alpine-release", "locale.alias", "locale.conf", "inputrc", "gai.conf", "host.conf", "magic",
-    "magic.mime", "shells",
+    "ld.so.cache",
+    "ld.so.conf",
+    "nsswitch.conf",
+    "mime.types",
+    "protocols",
+    "services",
+    "rpc",
+    "localtime",
+    "timezone",
+    "os-release",
+    "lsb-release",
+    "debian_version",
+    "redhat-release",
+    "alpine-release",
+    "locale.alias",
+    "locale.conf",
+    "inputrc",
+    "gai.conf",
+    "host.conf",
+    "magic",
+    "magic.mime",
+    "shells",
 ];
 const TREES: [&str; 11] = [
-    "ssl/openssl.cnf", "pki/tls/openssl.cnf", "ld.so.conf.d", "ssl/certs", "pki/tls/certs", "pki/ca-trust/extracted", "crypto-policies",
-    "alternatives", "terminfo", "fonts", "skel",
+    "ssl/openssl.cnf",
+    "pki/tls/openssl.cnf",
+    "ld.so.conf.d",
+    "ssl/certs",
+    "pki/tls/certs",
+    "pki/ca-trust/extracted",
+    "crypto-policies",
+    "alternatives",
+    "terminfo",
+    "fonts",
+    "skel",
 ];
 /// Settings of language runtimes, which carry versions in their names.
 const RUNTIMES: [&str; 3] = ["python3", "perl", "java"];
@@ -154,10 +181,7 @@ fn generated() -> [(&'static str, String); 6] {
                  nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
             ),
         ),
-        (
-            "group",
-            format!("root:x:0:\nagent:x:{id}:\nnogroup:x:65534:\n"),
-        ),
+        ("group", format!("root:x:0:\nagent:x:{id}:\nnogroup:x:65534:\n")),
         ("hostname", "sandbox\n".to_owned()),
         (
             "hosts",
@@ -167,10 +191,7 @@ fn generated() -> [(&'static str, String); 6] {
             "resolv.conf",
             format!("nameserver {NAME_SERVER}\noptions timeout:5 attempts:2\n"),
         ),
-        (
-            "gitconfig",
-            format!("[safe]\n\tdirectory = {BASE_GIT_DIR}\n"),
-        ),
+        ("gitconfig", format!("[safe]\n\tdirectory = {BASE_GIT_DIR}\n")),
     ]
 }
 

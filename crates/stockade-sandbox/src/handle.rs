@@ -4,9 +4,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use stockade_ports::sandbox::{
-    Boundary, ExecRequest, Process, SandboxError, SandboxEvidence, SandboxHandle,
-};
+use stockade_ports::sandbox::{Boundary, ExecRequest, Process, SandboxError, SandboxEvidence, SandboxHandle};
 use tokio::sync::watch;
 
 use crate::{client::Client, supervise::Lifeline};

@@ -20,6 +20,7 @@ mod handle;
 mod launch;
 mod native;
 mod owner;
+mod request;
 mod supervise;
 
 pub use launch::launcher_main;

@@ -27,8 +27,7 @@ use nix::{
 };
 use stockade_domain::SandboxLimits;
 use stockade_ports::sandbox::{
-    Boundary, Reaped, Sandbox, SandboxError, SandboxEvidence, SandboxFacts, SandboxHandle,
-    SandboxSpec,
+    Boundary, Reaped, Sandbox, SandboxError, SandboxEvidence, SandboxFacts, SandboxHandle, SandboxSpec,
 };
 use tokio::{net::unix::pipe, sync::OnceCell, time::timeout};
 
@@ -41,18 +40,19 @@ use crate::{
     handle::NativeHandle,
     launch::{clean, wire::LaunchSpec},
     owner::{ProcessId, Record, live_launcher},
+    request::checked,
     supervise::{self, Launched},
 };
 
 /// The static Guest, built by this crate's build script.
 static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.bin"));
-const IMAGE: &str = "host";
+pub(crate) const IMAGE: &str = "host";
 /// Longest the Guest may take to say hello.
 const HELLO: Duration = Duration::from_secs(30);
 /// Start of the names of images that are being made.
 const UNFINISHED: &str = "new-";
 /// Least space a sandbox can work with.
-const MIN_DISK: u64 = 1 << 20;
+pub(crate) const MIN_DISK: u64 = 1 << 20;
 
 /// Settings of the backend.
 #[derive(Debug, Clone)]
@@ -208,34 +208,6 @@ impl Drop for RemoveOnDrop {
     }
 }
 
-fn checked(mut spec: SandboxSpec) -> Result<SandboxSpec, SandboxError> {
-    let invalid = |why: String| Err(SandboxError::Invalid(why));
-    if spec.image != IMAGE {
-        return invalid(format!(
-            "the native sandbox has no image '{}': use '{IMAGE}'",
-            spec.image
-        ));
-    }
-    let limits = &spec.limits;
-    if limits.memory_bytes == 0 || limits.pids == 0 || limits.cpu_millis == 0 {
-        return invalid("a limit of zero on memory, processes or CPU: nothing could run".to_owned());
-    }
-    if limits.disk_bytes < MIN_DISK {
-        return invalid(format!("a disk limit below {MIN_DISK} bytes: nothing could run"));
-    }
-    for path in [&mut spec.workspace, &mut spec.base_git, &mut spec.agents_dir] {
-        if let Some(path) = path {
-            let absolute = fs::canonicalize(&*path);
-            *path = match absolute {
-                Ok(absolute) if absolute.is_dir() => absolute,
-                Ok(_) => return invalid(format!("{} is not a directory", path.display())),
-                Err(e) => return invalid(format!("the directory {}: {e}", path.display())),
-            };
-        }
-    }
-    Ok(spec)
-}
-
 fn boundary(sockets: Vec<OwnedFd>) -> Option<Boundary> {
     let mut sockets = sockets.into_iter();
     Some(Boundary {
@@ -247,11 +219,7 @@ fn boundary(sockets: Vec<OwnedFd>) -> Option<Boundary> {
 }
 
 fn mode() -> &'static str {
-    if geteuid().is_root() {
-        "root"
-    } else {
-        "rootless"
-    }
+    if geteuid().is_root() { "root" } else { "rootless" }
 }
 
 fn evidence(host: &Host, spec: &SandboxSpec) -> SandboxEvidence {
@@ -305,10 +273,7 @@ impl Sandbox for NativeSandbox {
             notes.push("this host has no IPv6: sandboxes drop it".to_owned());
         }
         if !geteuid().is_root() {
-            notes.push(
-                "rootless: the sandbox keeps this user's supplementary groups for files it is given"
-                    .to_owned(),
-            );
+            notes.push("rootless: the sandbox keeps this user's supplementary groups for files it is given".to_owned());
         }
         Ok(SandboxFacts {
             mode: mode().to_owned(),
@@ -337,8 +302,7 @@ impl Host {
         private_directory(&state_dir.join("sandboxes")).step(step())?;
         private_directory(&state_dir.join("images")).step(step())?;
         let owner = ProcessId::own().step("identify this process")?;
-        let etc = generated_etc(&state_dir.join("images"), &owner)
-            .step("generate the sandbox's /etc")?;
+        let etc = generated_etc(&state_dir.join("images"), &owner).step("generate the sandbox's /etc")?;
         Ok(Self {
             guest: guest_memory().step("keep the Guest in memory")?,
             cgroups: CgroupPlan::discover(),
@@ -421,15 +385,11 @@ fn guest_memory() -> io::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let executable = MFdFlags::from_bits_retain(flags.bits() | MFD_EXEC);
     // Kernels before 6.3 do not know the flag and need none.
-    let fd = memfd_create(c"stockade-guest", executable)
-        .or_else(|_| memfd_create(c"stockade-guest", flags))?;
+    let fd = memfd_create(c"stockade-guest", executable).or_else(|_| memfd_create(c"stockade-guest", flags))?;
     let mut file = File::from(fd);
     file.write_all(GUEST)?;
     file.set_permissions(fs::Permissions::from_mode(0o555))?;
-    let seals = SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_SEAL;
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
     fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
 }

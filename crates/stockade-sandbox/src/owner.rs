@@ -34,8 +34,7 @@ impl ProcessId {
 
     /// Whether exactly this process still runs.
     pub(crate) fn is_alive(&self) -> bool {
-        boot_id().is_ok_and(|boot| boot == self.boot)
-            && start_time(self.pid).is_ok_and(|start| start == self.start)
+        boot_id().is_ok_and(|boot| boot == self.boot) && start_time(self.pid).is_ok_and(|start| start == self.start)
     }
 }
 
@@ -76,10 +75,7 @@ impl Record {
 
 /// Notes the calling launcher in the sandbox's directory.
 pub(crate) fn record_launcher(dir: &Path) -> io::Result<()> {
-    fs::write(
-        dir.join(LAUNCHER),
-        serde_json::to_vec(&ProcessId::own()?)?,
-    )
+    fs::write(dir.join(LAUNCHER), serde_json::to_vec(&ProcessId::own()?)?)
 }
 
 /// The launcher noted there, if it still runs.

@@ -68,13 +68,8 @@ pub(crate) async fn launch(
     pipes: [OwnedFd; 2],
 ) -> Result<Launched, Failure> {
     let step = "start the launcher";
-    let (ours, theirs) = socketpair(
-        AddressFamily::Unix,
-        SockType::SeqPacket,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-    .step(step)?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).step(step)?;
     let ours = std::os::unix::net::UnixStream::from(ours);
     ours.set_nonblocking(true).step(step)?;
     let lifeline = Lifeline(Arc::new(UnixStream::from_std(ours).step(step)?));
@@ -136,12 +131,7 @@ async fn last_words(child: &mut Child) -> String {
     format!("it ended with {status} {}", words.trim())
 }
 
-async fn supervise(
-    child: Child,
-    lifeline: Lifeline,
-    spec: LaunchSpec,
-    ended: watch::Sender<Option<String>>,
-) {
+async fn supervise(child: Child, lifeline: Lifeline, spec: LaunchSpec, ended: watch::Sender<Option<String>>) {
     let reason = bury(child, &lifeline, &spec).await;
     ended.send_replace(Some(reason));
 }

@@ -10,7 +10,15 @@ use stockade_api::{
     v1::DecideApproval,
 };
 
-use crate::support::{installation::Installation, receipt, repository::Repository, server::Server, story::text};
+use crate::support::{
+    installation::Installation,
+    names::Names,
+    receipt,
+    repository::Repository,
+    server::Server,
+    story::text,
+    web::{Answer, Web},
+};
 
 /// The built-in loop that asks before every command with ASK in it.
 fn careful(limits: Value) -> Value {
@@ -195,4 +203,84 @@ async fn of_decisions_at_the_same_time_one_counts() {
     let written = !server.look(run).await.result.unwrap().files.is_empty();
     assert_eq!(written, *taken[0] == ApprovalState::Approved, "{story}");
     assert_eq!(text(decided[0], "decision") == "approve", written);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_leaves_only_after_a_yes_where_a_rule_asks() {
+    for (decision, end) in [
+        (DecideApproval::approve(), "run.completed"),
+        (DecideApproval::reject(), "run.failed"),
+    ] {
+        let installation = Installation::scripted(json!([bash("echo new > new.txt"), { "say": "Done." }]));
+        let repo = Repository::with(&installation, &[("a", "a\n")]);
+        let server = Server::up(&installation).await;
+        let agent = json!({
+            "name": "careful", "kind": { "builtin": {} },
+            "rules": [{ "id": "review", "match": { "kind": "export" }, "verdict": "ask", "reason": "read it first" }],
+        });
+        let run = server.run(&repo, agent).await;
+        let mut story = server.story(run);
+        let question = story.question().await;
+        let asked = server.client.approval(question).await.unwrap();
+        assert_eq!(asked.action.args["files"], json!(["new.txt"]));
+        assert!(
+            server.client.diff(run).await.is_err(),
+            "the change left before the answer"
+        );
+        server.client.decide(question, &decision).await.unwrap();
+        let end = story.to(end).await;
+        let left = server.client.diff(run).await.is_ok();
+        assert_eq!(left, end.kind.as_str() == "run.completed", "{story}");
+        if !left {
+            assert_eq!(end.data["failure"]["code"], "refused", "{story}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_waits_for_a_yes_where_a_rule_asks() {
+    let web = Web::plain(|_, _| Answer::text("REACHED")).await;
+    let names = Names::serve(&["files.example.com"]).await;
+    let host = format!("files.example.com:{}", web.port());
+    let get = |path: &str| {
+        let line = format!("GET /{path} HTTP/1.0\\r\\nHost: {host}\\r\\n\\r\\n");
+        let place = host.replace(':', "/");
+        bash(&format!(
+            "timeout 60 bash -c 'exec 3<>/dev/tcp/{place} && printf \"{line}\" >&3 && cat <&3' # {path}"
+        ))
+    };
+    let mut installation = Installation::scripted(json!([get("first"), get("second"), { "say": "Done." }]));
+    installation.reach(names.address, std::slice::from_ref(&host));
+    let repo = Repository::with(&installation, &[("a", "a\n")]);
+    let server = Server::up(&installation).await;
+    let agent = json!({
+        "name": "careful", "kind": { "builtin": {} },
+        "rules": [{ "id": "files", "match": { "kind": "egress", "host": "files.example.com" }, "verdict": "ask" }],
+    });
+    let run = server.run(&repo, agent).await;
+    let mut story = server.story(run);
+    let mut answers = Vec::new();
+    loop {
+        let event = story
+            .until("a question or the end", |e| {
+                matches!(e.kind.as_str(), "approval.requested" | "run.completed")
+            })
+            .await;
+        if event.kind.as_str() == "run.completed" {
+            break;
+        }
+        // The first one and whatever belongs to it is allowed, then nothing.
+        let question = text(&event, "approval").parse().unwrap();
+        let decision = if web.connections() == 0 {
+            DecideApproval::approve()
+        } else {
+            DecideApproval::reject()
+        };
+        assert_eq!(text(&event, "kind"), "egress", "{story}");
+        answers.push(decision.decision);
+        server.client.decide(question, &decision).await.unwrap();
+    }
+    let seen: Vec<_> = web.seen().into_iter().map(|request| request.path).collect();
+    assert_eq!(seen, ["/first"], "{answers:?}\n{story}");
+    assert_eq!(story.outputs().matches("REACHED").count(), 1, "{story}");
 }

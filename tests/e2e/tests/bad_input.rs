@@ -245,6 +245,24 @@ async fn a_second_server_on_the_same_state_is_refused() {
     assert!(third.stop().await.success());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_taken_is_named() {
+    let installation = Installation::scripted(done());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    installation
+        .run(&["up", "--listen", &address])
+        .await
+        .expect(5)
+        .says(&address);
+    installation
+        .run(&["up", "--listen", "0.0.0.0:0"])
+        .await
+        .expect(4)
+        .says("loopback");
+    installation.run(&["up", "--listen", "localhost"]).await.expect(2);
+}
+
 /// Runs a command as an ordinary user of a kernel that allows no new user namespace: inside
 /// one that allows no others.
 async fn without_namespaces(installation: &Installation, args: &[&str]) -> Ran {

@@ -1,6 +1,6 @@
 //! Diagnostics hold no secret, however much of them an operator asks for.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde_json::json;
 
@@ -53,6 +53,25 @@ async fn the_loudest_log_holds_no_secret() {
     assert_eq!(files_with(&installation.state(), KEY), Vec::<String>::new());
     assert_eq!(files_with(&installation.state(), &token), ["token"]);
     assert_eq!(files_with(&installation.state(), signing), ["keys/receipt.pem"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_owner_reads_the_state() {
+    let installation = Installation::scripted(json!([{ "say": "Done." }]));
+    let server = Server::up(&installation).await;
+    let mode = |name: &str| {
+        let meta = fs::metadata(installation.state().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        meta.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(""), 0o700);
+    for file in ["token", "keys/receipt.pem", "stockade.db", "server.json"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
+    assert!(server.stop().await.success());
+    // A key that others could have read signs nothing any more.
+    let key = installation.state().join("keys/receipt.pem");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    installation.run(&["up"]).await.expect(4).says("receipt.pem");
 }
 
 /// Files below a directory that contain a text.

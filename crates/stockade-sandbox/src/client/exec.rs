@@ -3,12 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use stockade_guest_proto::{
-    ExecStart, FrameKind, INITIAL_CREDIT, MAX_DATA, ToGuest, data_cost,
-};
-use stockade_ports::sandbox::{
-    AGENT_HOME, ExecRequest, Output, Process, SandboxError, WORKSPACE,
-};
+use stockade_guest_proto::{ExecStart, FrameKind, INITIAL_CREDIT, MAX_DATA, ToGuest, data_cost};
+use stockade_ports::sandbox::{AGENT_HOME, ExecRequest, Output, Process, SandboxError, WORKSPACE};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
@@ -115,11 +111,7 @@ impl Drop for Abandoned {
 }
 
 /// Moves output to its consumer and gives the credit back as the consumer takes it.
-async fn forward(
-    mut abandoned: Abandoned,
-    mut events: mpsc::UnboundedReceiver<Output>,
-    output: mpsc::Sender<Output>,
-) {
+async fn forward(mut abandoned: Abandoned, mut events: mpsc::UnboundedReceiver<Output>, output: mpsc::Sender<Output>) {
     let (client, id) = (abandoned.client.clone(), abandoned.id);
     let mut taken = 0;
     loop {
@@ -140,9 +132,7 @@ async fn forward(
             return;
         }
         taken += cost;
-        if (taken >= INITIAL_CREDIT / 4 || events.is_empty())
-            && client.shared.table.grant(id, taken)
-        {
+        if (taken >= INITIAL_CREDIT / 4 || events.is_empty()) && client.shared.table.grant(id, taken) {
             client.send(&ToGuest::Credit { id, bytes: taken });
             taken = 0;
         }

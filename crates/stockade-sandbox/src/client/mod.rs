@@ -46,11 +46,7 @@ impl Client {
     ///
     /// `over` is called once when the conversation ends, with the Guest's fault if there
     /// was one; it returns the reason the pending requests fail with.
-    pub(crate) fn start<F, R>(
-        input: pipe::Sender,
-        output: pipe::Receiver,
-        over: F,
-    ) -> (Self, oneshot::Receiver<()>)
+    pub(crate) fn start<F, R>(input: pipe::Sender, output: pipe::Receiver, over: F) -> (Self, oneshot::Receiver<()>)
     where
         F: FnOnce(Option<String>) -> R + Send + 'static,
         R: Future<Output = String> + Send,
@@ -148,16 +144,11 @@ impl Client {
         )?;
         let _forget = Forget { client: self, id };
         self.send(&ToGuest::ReadFile { id, path, limit });
-        result.await.unwrap_or_else(|_| Err(SandboxError::Gone(what)))
+        result.await.unwrap_or(Err(SandboxError::Gone(what)))
     }
 
     /// Writes a file whole.
-    pub(crate) async fn write_file(
-        &self,
-        path: &str,
-        content: Bytes,
-        mode: u32,
-    ) -> Result<(), SandboxError> {
+    pub(crate) async fn write_file(&self, path: &str, content: Bytes, mode: u32) -> Result<(), SandboxError> {
         let id = self.next_id();
         let path = checked_path(path)?;
         let what = path.clone();
@@ -169,19 +160,14 @@ impl Client {
         self.shared.table.insert(id, pending)?;
         let _forget = Forget { client: self, id };
         let size = content.len() as u64;
-        self.send(&ToGuest::WriteFile {
-            id,
-            path,
-            mode,
-            size,
-        });
+        self.send(&ToGuest::WriteFile { id, path, mode, size });
         for chunk in content.chunks(FILE_CHUNK) {
             // The Guest may have refused already; then nobody waits for the rest.
             if !self.shared.table.knows(id) || !self.send_data(FrameKind::File, id, chunk).await {
                 break;
             }
         }
-        result.await.unwrap_or_else(|_| Err(SandboxError::Gone(what)))
+        result.await.unwrap_or(Err(SandboxError::Gone(what)))
     }
 }
 

@@ -7,8 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use stockade_guest_proto::{
-    ExitStatus, FailureKind, Frame, FrameKind, FromGuest, INITIAL_CREDIT, PROTOCOL_VERSION,
-    data_cost,
+    ExitStatus, FailureKind, Frame, FrameKind, FromGuest, INITIAL_CREDIT, PROTOCOL_VERSION, data_cost,
 };
 use stockade_ports::sandbox::{Exit, Output, SandboxError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -165,8 +164,8 @@ impl Table {
         let mut state = self.lock();
         match frame.kind {
             FrameKind::Control => {
-                let message = serde_json::from_slice(&frame.payload)
-                    .map_err(|e| format!("a message is not understood: {e}"))?;
+                let message =
+                    serde_json::from_slice(&frame.payload).map_err(|e| format!("a message is not understood: {e}"))?;
                 state.message(message)
             }
             FrameKind::Stdin => Err("it sent input".to_owned()),
@@ -189,12 +188,7 @@ impl State {
                     _ => Output::Stderr(bytes),
                 });
             }
-            (
-                FrameKind::File,
-                Some(Pending::Read {
-                    limit, content, ..
-                }),
-            ) => {
+            (FrameKind::File, Some(Pending::Read { limit, content, .. })) => {
                 if (content.len() + payload.len()) as u64 > *limit {
                     return Err("a longer file than asked for".to_owned());
                 }
@@ -273,9 +267,7 @@ impl State {
                     exec.end(Exit::Signal(libc::SIGKILL));
                 }
             }
-            Some(Pending::Read {
-                path, limit, done, ..
-            }) => {
+            Some(Pending::Read { path, limit, done, .. }) => {
                 let operation = format!("reading {path}");
                 drop(done.send(Err(error(kind, operation, message, limit))));
             }
@@ -293,10 +285,7 @@ fn error(kind: FailureKind, operation: String, message: String, limit: u64) -> S
         FailureKind::Invalid => SandboxError::Invalid(format!("{operation}: {message}")),
         FailureKind::NotFound => SandboxError::NotFound(format!("{operation}: {message}")),
         FailureKind::DiskFull => SandboxError::DiskFull(message),
-        FailureKind::TooLarge => SandboxError::TooLarge {
-            what: message,
-            limit,
-        },
+        FailureKind::TooLarge => SandboxError::TooLarge { what: message, limit },
         FailureKind::Other => SandboxError::Inside {
             operation,
             cause: message,
@@ -314,7 +303,11 @@ fn printable(message: &str) -> String {
 mod tests {
     use super::*;
 
-    fn table() -> (Table, mpsc::UnboundedReceiver<Output>, oneshot::Receiver<Result<(), SandboxError>>) {
+    fn table() -> (
+        Table,
+        mpsc::UnboundedReceiver<Output>,
+        oneshot::Receiver<Result<(), SandboxError>>,
+    ) {
         let (hello, _) = oneshot::channel();
         let table = Table::new(hello);
         let (started, start) = oneshot::channel();
@@ -343,7 +336,9 @@ mod tests {
             sent += data_cost(chunk.len());
         }
         assert!(out.try_recv().is_ok(), "what was granted arrives");
-        table.accept(frame(FrameKind::Stdout, 1, &chunk)).expect_err("not granted");
+        table
+            .accept(frame(FrameKind::Stdout, 1, &chunk))
+            .expect_err("not granted");
     }
 
     #[test]
@@ -366,7 +361,9 @@ mod tests {
             let frame = frame(FrameKind::Control, 0, breach.as_bytes());
             table.accept(frame).expect_err(breach);
         }
-        table.accept(frame(FrameKind::Stdin, 1, b"x")).expect_err("input from the Guest");
+        table
+            .accept(frame(FrameKind::Stdin, 1, b"x"))
+            .expect_err("input from the Guest");
     }
 
     #[test]

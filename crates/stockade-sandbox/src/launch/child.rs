@@ -95,16 +95,8 @@ fn take_identity(root: bool) -> Result<(), Failure> {
 
 fn standard_descriptors(input: &OwnedFd, output: &OwnedFd) -> Result<(), Failure> {
     let step = "connect the Guest";
-    let null = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/null")
-        .step(step)?;
-    let plan = [
-        (input.as_raw_fd(), 0),
-        (output.as_raw_fd(), 1),
-        (null.as_raw_fd(), 2),
-    ];
+    let null = File::options().read(true).write(true).open("/dev/null").step(step)?;
+    let plan = [(input.as_raw_fd(), 0), (output.as_raw_fd(), 1), (null.as_raw_fd(), 2)];
     for (from, to) in plan {
         duplicate(from, to).step(step)?;
     }

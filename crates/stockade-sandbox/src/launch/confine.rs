@@ -37,13 +37,7 @@ pub(super) fn leave_keyring() {
     const JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: a null name makes an anonymous keyring. Kernels without keyrings fail, and
     // have none to leave.
-    unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            JOIN_SESSION_KEYRING,
-            std::ptr::null::<libc::c_char>(),
-        )
-    };
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
 }
 
 /// Per-process limits. The process count holds per user and user namespace, so it bounds

@@ -30,7 +30,7 @@ use nix::{
         stat::{Mode, umask},
         wait::{WaitStatus, waitpid},
     },
-    unistd::{Pid, chdir, geteuid, getegid, pipe2, setsid},
+    unistd::{Pid, chdir, getegid, geteuid, pipe2, setsid},
 };
 
 use self::{
@@ -86,9 +86,7 @@ pub(crate) fn clean(spec: &LaunchSpec) -> Result<(), Failure> {
         group.remove().step("remove a cgroup")?;
     }
     match fs::remove_dir_all(&spec.dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Failure::new("remove the sandbox's directory", e))
-        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::new("remove the sandbox's directory", e)),
         _ => Ok(()),
     }
 }
@@ -142,13 +140,7 @@ fn launch(host: BorrowedFd<'_>, spec: &LaunchSpec, fds: Vec<OwnedFd>) -> Result<
 }
 
 /// Gives the first process its ids, its cgroup and the word to go on.
-fn release(
-    spec: &LaunchSpec,
-    pid: i32,
-    outside: (u32, u32),
-    root: bool,
-    go: OwnedFd,
-) -> Result<(), Failure> {
+fn release(spec: &LaunchSpec, pid: i32, outside: (u32, u32), root: bool, go: OwnedFd) -> Result<(), Failure> {
     userns::map(pid, INSIDE, outside, root).map_err(|e| explain::no_mapping(root, &e))?;
     // When memory runs out the sandbox goes before anything of the host.
     fs::write(format!("/proc/{pid}/oom_score_adj"), "500").step("mark the sandbox for the OOM killer")?;

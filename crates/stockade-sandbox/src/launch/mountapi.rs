@@ -50,12 +50,7 @@ pub(super) fn clone_tree(path: &Path) -> io::Result<OwnedFd> {
     let flags = OPEN_TREE_CLONE | AT_RECURSIVE | close_on_exec;
     // SAFETY: `path` is NUL-terminated and outlives the call; the result is a new descriptor.
     unsafe {
-        let fd = check(libc::syscall(
-            libc::SYS_open_tree,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            flags,
-        ))?;
+        let fd = check(libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags))?;
         Ok(OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(io::Error::other)?))
     }
 }
@@ -111,12 +106,7 @@ pub(super) fn restrict(target: &str, flags: u64) -> io::Result<()> {
     set_attributes(libc::AT_FDCWD, &path_text(Path::new(target))?, 0, &attr)
 }
 
-fn set_attributes(
-    dir: RawFd,
-    path: &std::ffi::CStr,
-    flags: libc::c_int,
-    attr: &MountAttr,
-) -> io::Result<()> {
+fn set_attributes(dir: RawFd, path: &std::ffi::CStr, flags: libc::c_int, attr: &MountAttr) -> io::Result<()> {
     // SAFETY: `attr` has the kernel's layout and its size is passed; `path` is NUL-terminated.
     check(unsafe {
         libc::syscall(

@@ -5,9 +5,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 
 const HEADER: usize = 16;
 const F_REQUEST: u16 = 1;
@@ -97,19 +95,9 @@ impl Requests {
 
     /// Sends everything and waits until each message that asked for it is confirmed.
     pub(super) fn submit(self, protocol: SockProtocol) -> io::Result<()> {
-        let socket: OwnedFd = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            protocol,
-        )?;
+        let socket: OwnedFd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(
-            socket.as_raw_fd(),
-            &self.bytes,
-            &kernel,
-            MsgFlags::empty(),
-        )?;
+        sendto(socket.as_raw_fd(), &self.bytes, &kernel, MsgFlags::empty())?;
         let mut awaited = self.awaited;
         let mut buffer = vec![0; 64 * 1024];
         while !awaited.is_empty() {
@@ -127,9 +115,8 @@ impl Requests {
 
 /// The (sequence, errno) pairs in a datagram from the kernel.
 fn acknowledgements(mut bytes: &[u8]) -> Vec<(u32, i32)> {
-    let u32_at = |bytes: &[u8], at: usize| -> Option<u32> {
-        Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk::<4>()?))
-    };
+    let u32_at =
+        |bytes: &[u8], at: usize| -> Option<u32> { Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk::<4>()?)) };
     let mut out = Vec::new();
     while let Some(len) = u32_at(bytes, 0) {
         let len = len as usize;

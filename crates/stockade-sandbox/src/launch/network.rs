@@ -7,8 +7,8 @@ use std::{
 };
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
-    SockaddrLike, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6, SockaddrLike, bind, listen,
+    setsockopt, socket, sockopt,
 };
 
 use super::{
@@ -52,9 +52,8 @@ pub(super) fn prepare() -> Result<Sockets, Failure> {
     let (tcp4, dns4) = v4.step("bind the boundary's sockets")?;
     // A host without IPv6 has nothing to serve there; the rules then drop all of it.
     let v6 = ipv6_sockets().ok();
-    nft::install(PORTS, v6.is_some()).map_err(|e| {
-        Failure::new("install the boundary's nftables rules", e).with_fix(KERNEL_FIX)
-    })?;
+    nft::install(PORTS, v6.is_some())
+        .map_err(|e| Failure::new("install the boundary's nftables rules", e).with_fix(KERNEL_FIX))?;
     Ok(Sockets { tcp4, dns4, v6 })
 }
 

@@ -71,22 +71,22 @@ pub(super) fn install(ports: Ports, ipv6: bool) -> io::Result<()> {
             continue;
         }
         batch.rule("pre", |e| {
-            e.to_loopback(family).protocol(TCP).port(ports.tcp, false);
+            e.when_to_loopback(family).protocol(TCP).port(ports.tcp, false);
             e.has_socket().verdict(ACCEPT);
         });
         batch.rule("pre", |e| {
-            e.to_loopback(family).protocol(TCP).port(ports.tcp, false);
+            e.when_to_loopback(family).protocol(TCP).port(ports.tcp, false);
             e.tproxy(family, ports.tcp).verdict(ACCEPT);
         });
     }
     for family in [IPV4, IPV6] {
         batch.rule("nat", |e| {
-            e.to_loopback(family).verdict(ACCEPT);
+            e.when_to_loopback(family).verdict(ACCEPT);
         });
     }
     batch.rule("nat", |e| {
-            e.protocol(TCP).redirect(ports.tcp);
-        });
+        e.protocol(TCP).redirect(ports.tcp);
+    });
     batch.rule("nat", |e| {
         e.protocol(UDP).port(53, true).redirect(ports.dns);
     });
@@ -96,17 +96,17 @@ pub(super) fn install(ports: Ports, ipv6: bool) -> io::Result<()> {
         });
     }
     batch.rule("out", |e| {
-            e.protocol(TCP).verdict(ACCEPT);
-        });
+        e.protocol(TCP).verdict(ACCEPT);
+    });
     batch.rule("out", |e| {
-            e.known_connection().verdict(ACCEPT);
-        });
+        e.known_connection().verdict(ACCEPT);
+    });
     batch.rule("out", |e| {
         e.protocol(UDP).port(ports.dns, true).verdict(ACCEPT);
     });
     for family in [IPV4, IPV6] {
         batch.rule("out", |e| {
-            e.to_loopback(family).protocol(UDP).verdict(ACCEPT);
+            e.when_to_loopback(family).protocol(UDP).verdict(ACCEPT);
         });
     }
     batch.commit()
@@ -145,8 +145,7 @@ impl Batch {
     }
 
     fn commit(mut self) -> io::Result<()> {
-        self.0
-            .message(BATCH_END, 0, false, &nfgenmsg(0, SUBSYSTEM));
+        self.0.message(BATCH_END, 0, false, &nfgenmsg(0, SUBSYSTEM));
         self.0.submit(SockProtocol::NetlinkNetFilter)
     }
 }
@@ -214,7 +213,7 @@ impl Expressions<'_> {
         self.meta(16).compare(true, &[protocol])
     }
 
-    fn to_loopback(&mut self, family: u8) -> &mut Self {
+    fn when_to_loopback(&mut self, family: u8) -> &mut Self {
         self.family(family);
         if family == IPV4 {
             self.payload(1, 16, 1).compare(true, &[127])

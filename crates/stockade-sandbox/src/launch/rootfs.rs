@@ -34,25 +34,54 @@ use crate::{
 };
 
 /// Host directories with programs. Links among them (merged `/usr`) are made again as links.
-const PROGRAMS: [&str; 8] = [
-    "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix/store",
-];
+const PROGRAMS: [&str; 8] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix/store"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Directories of the new root, in order.
 const DIRECTORIES: [&str; 23] = [
-    "dev", "dev/pts", "dev/shm", "etc", "home", "home/agent", "mnt", "opt", "opt/agents", "proc",
-    "root", "run", "run/stockade", "run/stockade/base.git", "srv", "sys", "tmp", "var",
-    "var/cache", "var/lib", "var/log", "var/tmp", "workspace",
+    "dev",
+    "dev/pts",
+    "dev/shm",
+    "etc",
+    "home",
+    "home/agent",
+    "mnt",
+    "opt",
+    "opt/agents",
+    "proc",
+    "root",
+    "run",
+    "run/stockade",
+    "run/stockade/base.git",
+    "srv",
+    "sys",
+    "tmp",
+    "var",
+    "var/cache",
+    "var/lib",
+    "var/log",
+    "var/tmp",
+    "workspace",
 ];
 /// Files of `/proc` that tell about or act on the host.
 const HIDDEN_FILES: [&str; 16] = [
-    "kcore", "keys", "key-users", "kallsyms", "kmsg", "kpagecount", "kpageflags", "kpagecgroup",
-    "latency_stats", "sched_debug", "sysrq-trigger", "timer_list", "timer_stats", "vmallocinfo",
-    "cmdline", "swaps",
+    "kcore",
+    "keys",
+    "key-users",
+    "kallsyms",
+    "kmsg",
+    "kpagecount",
+    "kpageflags",
+    "kpagecgroup",
+    "latency_stats",
+    "sched_debug",
+    "sysrq-trigger",
+    "timer_list",
+    "timer_stats",
+    "vmallocinfo",
+    "cmdline",
+    "swaps",
 ];
-const HIDDEN_DIRECTORIES: [&str; 8] = [
-    "acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "tty",
-];
+const HIDDEN_DIRECTORIES: [&str; 8] = ["acpi", "asound", "bus", "driver", "fs", "irq", "scsi", "tty"];
 const WRITABLE: [(&str, &str, u32); 4] = [
     ("d/tmp", "r/tmp", 0o1777),
     ("d/var-tmp", "r/var/tmp", 0o1777),
@@ -121,7 +150,17 @@ fn bind(from: &str, to: &str) -> Result<(), Failure> {
 }
 
 fn skeleton() -> Result<(), Failure> {
-    for dir in ["r", "d", "w", "w/upper", "w/work", "l", "l/empty", "l/etc", "l/workspace"] {
+    for dir in [
+        "r",
+        "d",
+        "w",
+        "w/upper",
+        "w/work",
+        "l",
+        "l/empty",
+        "l/etc",
+        "l/workspace",
+    ] {
         directory(dir, 0o755)?;
     }
     for dir in ["l/base.git", "l/agents"] {
@@ -156,8 +195,7 @@ fn programs() -> Result<(), Failure> {
         } else if meta.is_dir() {
             fs::create_dir_all(&inside).step(format!("make the directory {host}"))?;
             bind(&host, &inside)?;
-            mountapi::restrict(&inside, RDONLY | NOSUID | NODEV)
-                .step(format!("make {host} read-only"))?;
+            mountapi::restrict(&inside, RDONLY | NOSUID | NODEV).step(format!("make {host} read-only"))?;
         }
     }
     // Settings of the host's own programs, which may hold secrets.
@@ -178,8 +216,7 @@ fn proc() -> Result<(), Failure> {
     mount(Some("proc"), "r/proc", Some("proc"), flags, NONE)
         .map_err(|e| Failure::new("mount a fresh /proc", e).with_fix(PROC_FIX))?;
     bind("r/proc/sys", "r/proc/sys")?;
-    mountapi::restrict("r/proc/sys", RDONLY | NOSUID | NODEV | NOEXEC)
-        .step("make /proc/sys read-only")?;
+    mountapi::restrict("r/proc/sys", RDONLY | NOSUID | NODEV | NOEXEC).step("make /proc/sys read-only")?;
     for name in HIDDEN_DIRECTORIES {
         hide_directory(&format!("r/proc/{name}"))?;
     }

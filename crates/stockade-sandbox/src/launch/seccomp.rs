@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
 };
 
 use crate::failure::{Failure, Step};
@@ -117,12 +117,7 @@ const CLONE_NEWTIME: i32 = 0x80;
 
 /// Address families a program may use; everything else (packet, vsock, alg …) either
 /// leaves the network namespace or is kernel surface nobody here needs.
-const FAMILIES: [i32; 4] = [
-    libc::AF_UNIX,
-    libc::AF_INET,
-    libc::AF_INET6,
-    libc::AF_NETLINK,
-];
+const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 const SOCKET_TYPE_MASK: u64 = 0xf;
 const SOCK_PACKET: i32 = 10;
 const TIOCLINUX: u64 = 0x541c;
@@ -204,10 +199,7 @@ fn arguments(rules: &mut Rules) -> Result<(), seccompiler::Error> {
     rules.insert(libc::SYS_socket, any_of(sockets)?);
     rules.insert(libc::SYS_socketpair, any_of(vec![strange])?);
 
-    let ioctls = vec![
-        vec![when(1, Eq, libc::TIOCSTI)?],
-        vec![when(1, Eq, TIOCLINUX)?],
-    ];
+    let ioctls = vec![vec![when(1, Eq, libc::TIOCSTI)?], vec![when(1, Eq, TIOCLINUX)?]];
     rules.insert(libc::SYS_ioctl, any_of(ioctls)?);
     let mut odd = Vec::new();
     for personality in PERSONALITIES {
@@ -223,12 +215,7 @@ fn arguments(rules: &mut Rules) -> Result<(), seccompiler::Error> {
 /// Refuses system call numbers with the x32 bit: they reach the same kernel code under
 /// numbers the other filters do not know.
 fn no_x32() -> BpfProgram {
-    let statement = |code, k| sock_filter {
-        code,
-        jt: 0,
-        jf: 0,
-        k,
-    };
+    let statement = |code, k| sock_filter { code, jt: 0, jf: 0, k };
     let load = u16::try_from(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS).unwrap_or(0);
     let at_least = u16::try_from(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K).unwrap_or(0);
     let ret = u16::try_from(libc::BPF_RET | libc::BPF_K).unwrap_or(0);

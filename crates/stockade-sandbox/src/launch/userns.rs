@@ -7,9 +7,7 @@ use std::{
     os::fd::{FromRawFd, OwnedFd, RawFd},
 };
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, bind, socket,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 
 use crate::{
     INSIDE_ID,
@@ -68,8 +66,14 @@ pub(super) fn map(pid: i32, inside: (u32, u32), outside: (u32, u32), may_set_gro
     if !may_set_groups {
         fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
     }
-    fs::write(format!("/proc/{pid}/uid_map"), format!("{} {} 1\n", inside.0, outside.0))?;
-    fs::write(format!("/proc/{pid}/gid_map"), format!("{} {} 1\n", inside.1, outside.1))
+    fs::write(
+        format!("/proc/{pid}/uid_map"),
+        format!("{} {} 1\n", inside.0, outside.0),
+    )?;
+    fs::write(
+        format!("/proc/{pid}/gid_map"),
+        format!("{} {} 1\n", inside.1, outside.1),
+    )
 }
 
 /// A host uid that no other live sandbox of this host has, and what keeps it so.
@@ -114,8 +118,8 @@ pub(super) fn mapping_namespace(owner: (u32, u32), shown: u32) -> io::Result<Own
             }
         },
         Cloned::Parent { pid, .. } => {
-            let namespace = map(pid, owner, (shown, shown), true)
-                .and_then(|()| File::open(format!("/proc/{pid}/ns/user")));
+            let namespace =
+                map(pid, owner, (shown, shown), true).and_then(|()| File::open(format!("/proc/{pid}/ns/user")));
             let child = nix::unistd::Pid::from_raw(pid);
             let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
             let _ = nix::sys::wait::waitpid(child, None);

@@ -52,11 +52,7 @@ pub(crate) enum Report {
 }
 
 /// Sends one message, with descriptors.
-pub(crate) fn send<T: Serialize>(
-    socket: BorrowedFd<'_>,
-    message: &T,
-    fds: &[RawFd],
-) -> io::Result<()> {
+pub(crate) fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[RawFd]) -> io::Result<()> {
     let json = serde_json::to_vec(message)?;
     if json.len() > MAX_MESSAGE {
         return Err(io::Error::other("a message over the limit"));
@@ -74,9 +70,7 @@ pub(crate) fn send<T: Serialize>(
 }
 
 /// Receives one message; `Ok(None)` when the other end is closed.
-pub(crate) fn receive<T: DeserializeOwned>(
-    socket: BorrowedFd<'_>,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut buffer = vec![0; MAX_MESSAGE];
     let mut control = nix::cmsg_space!([RawFd; MAX_FDS]);
     let mut parts = [IoSliceMut::new(&mut buffer)];

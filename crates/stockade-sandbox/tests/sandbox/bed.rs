@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    os::unix::{fs::chown, fs::PermissionsExt, process::CommandExt},
+    os::unix::{fs::PermissionsExt, fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -12,9 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use stockade_domain::{RunId, SandboxLimits};
-use stockade_ports::sandbox::{
-    ExecRequest, Exit, Output, Process, Sandbox, SandboxError, SandboxHandle, SandboxSpec,
-};
+use stockade_ports::sandbox::{ExecRequest, Exit, Output, Process, Sandbox, SandboxError, SandboxHandle, SandboxSpec};
 use stockade_sandbox::{NativeConfig, NativeSandbox};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_stockade-sandbox-launcher");
@@ -97,16 +95,28 @@ fn give(path: &Path, uid: u32) {
     }
 }
 
+/// Starts a program that was written a moment ago. A test beside this one that forks in that
+/// moment holds the file open for writing until it execs, and the kernel says "busy".
+fn start(command: &mut Command) -> std::process::Child {
+    loop {
+        match command.spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            child => return child.expect("starts"),
+        }
+    }
+}
+
 fn run_child(path: &str, dir: &Path, user: Option<u32>) -> u32 {
     let mut command = test_command(dir, path);
     if let Some(uid) = user {
         command.uid(uid).gid(uid);
     }
-    let child = command
+    command
         .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("starts");
+        .stderr(std::process::Stdio::piped());
+    let child = start(&mut command);
     let pid = child.id();
     let output = child.wait_with_output().expect("ends");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -74,7 +74,11 @@ async fn what_cannot_start_says_why(bed: Bed) {
 
 async fn a_timeout_kills_daemons_too(bed: Bed) {
     let handle = bed.create().await;
-    let mut forest = request(&["sh", "-c", "/opt/agents/probe daemon 4321; (setsid sleep 4321 &); echo up; sleep 4321"]);
+    let mut forest = request(&[
+        "sh",
+        "-c",
+        "/opt/agents/probe daemon 4321; (setsid sleep 4321 &); echo up; sleep 4321",
+    ]);
     forest.timeout = Some(Duration::from_millis(700));
     let mut process = handle.exec(forest).await.expect("starts");
     assert!(matches!(process.output.recv().await, Some(Output::Stdout(_))));
@@ -86,9 +90,16 @@ async fn a_timeout_kills_daemons_too(bed: Bed) {
 async fn a_background_process_outlives_its_command(bed: Bed) {
     let handle = bed.create().await;
     let begun = Instant::now();
-    let ran = sh(&*handle, "sh -c 'while sleep 0.01; do echo noise; done; # keeps-going' & echo started").await;
+    let ran = sh(
+        &*handle,
+        "sh -c 'while sleep 0.01; do echo noise; done; # keeps-going' & echo started",
+    )
+    .await;
     assert!(ran.ok().starts_with("started"));
-    assert!(begun.elapsed() < Duration::from_secs(5), "its open output holds up nothing");
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "its open output holds up nothing"
+    );
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(count(&*handle, "keeps-going").await >= 1);
 }
@@ -152,7 +163,10 @@ async fn input_nobody_reads_does_not_hang(bed: Bed) {
     });
     let ran = timeout(Duration::from_secs(10), collect(process)).await.expect("ends");
     assert_eq!(ran.out.len(), 3);
-    timeout(Duration::from_secs(10), feeding).await.expect("feeding ends").expect("no panic");
+    timeout(Duration::from_secs(10), feeding)
+        .await
+        .expect("feeding ends")
+        .expect("no panic");
 }
 
 async fn a_chatty_command_holds_up_nobody(bed: Bed) {
@@ -188,7 +202,10 @@ async fn the_guest_cannot_be_killed_from_inside(bed: Bed) {
     let script = "for s in KILL STOP TERM INT HUP SEGV QUIT; do kill -$s 1; done; sleep 0.1; echo tried";
     assert_eq!(sh(&*handle, script).await.ok(), "tried\n");
     assert_eq!(run(&*handle, &["echo", "well"]).await.ok(), "well\n");
-    assert_eq!(probe(&*handle, &["own-server", "127.0.0.1:0"]).await.ok(), "own server\n");
+    assert_eq!(
+        probe(&*handle, &["own-server", "127.0.0.1:0"]).await.ok(),
+        "own server\n"
+    );
 }
 
 async fn environment_and_directory_are_as_asked(bed: Bed) {

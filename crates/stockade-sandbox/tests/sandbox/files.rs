@@ -39,12 +39,28 @@ async fn reads_have_limits_and_reasons(bed: Bed) {
     assert!(matches!(error, SandboxError::TooLarge { limit: 9, .. }), "{error}");
     let error = refused(handle.read_file("/tmp/none", 9).await);
     assert!(matches!(error, SandboxError::NotFound(_)), "{error}");
-    sh(&*handle, "mkfifo /tmp/fifo; ln -s ten /tmp/link; ln -s /etc/shadow /tmp/shadow").await.ok();
-    assert_eq!(handle.read_file("/tmp/link", 10).await.expect("a link inside").len(), 10);
+    sh(
+        &*handle,
+        "mkfifo /tmp/fifo; ln -s ten /tmp/link; ln -s /etc/shadow /tmp/shadow",
+    )
+    .await
+    .ok();
+    assert_eq!(
+        handle.read_file("/tmp/link", 10).await.expect("a link inside").len(),
+        10
+    );
     let error = refused(handle.read_file("/tmp/shadow", 1 << 20).await);
     assert!(matches!(error, SandboxError::NotFound(_)), "{error}");
     // /proc/self would be the Guest's own.
-    for path in ["/tmp/fifo", "/tmp", "/proc/self/environ", "/proc/1/mem", "tmp/ten", "", "/tmp/\0"] {
+    for path in [
+        "/tmp/fifo",
+        "/tmp",
+        "/proc/self/environ",
+        "/proc/1/mem",
+        "tmp/ten",
+        "",
+        "/tmp/\0",
+    ] {
         let error = refused(handle.read_file(path, 1 << 20).await);
         let invalid = matches!(error, SandboxError::Invalid(_) | SandboxError::Inside { .. });
         assert!(invalid, "{path}: {error}");
@@ -53,11 +69,27 @@ async fn reads_have_limits_and_reasons(bed: Bed) {
 
 async fn a_write_replaces_and_never_follows(bed: Bed) {
     let handle = bed.create().await;
-    sh(&*handle, "echo target > /tmp/target; ln -s target /tmp/link; mkdir /tmp/dir").await.ok();
-    handle.write_file("/tmp/link", Bytes::from_static(b"new"), 0o644).await.expect("writes");
+    sh(
+        &*handle,
+        "echo target > /tmp/target; ln -s target /tmp/link; mkdir /tmp/dir",
+    )
+    .await
+    .ok();
+    handle
+        .write_file("/tmp/link", Bytes::from_static(b"new"), 0o644)
+        .await
+        .expect("writes");
     assert_eq!(run(&*handle, &["cat", "/tmp/target"]).await.ok(), "target\n");
-    assert_eq!(run(&*handle, &["stat", "-c", "%F", "/tmp/link"]).await.ok(), "regular file\n");
-    for path in ["/tmp/dir", "/etc/passwd", "/run/stockade/base.git/HEAD", "/proc/self/mem"] {
+    assert_eq!(
+        run(&*handle, &["stat", "-c", "%F", "/tmp/link"]).await.ok(),
+        "regular file\n"
+    );
+    for path in [
+        "/tmp/dir",
+        "/etc/passwd",
+        "/run/stockade/base.git/HEAD",
+        "/proc/self/mem",
+    ] {
         let error = refused(handle.write_file(path, Bytes::from_static(b"x"), 0o644).await);
         let known = matches!(error, SandboxError::Inside { .. } | SandboxError::NotFound(_));
         assert!(known, "{path}: {error}");
@@ -106,15 +138,26 @@ async fn a_copied_workspace_behaves_the_same(bed: Bed) {
 
 async fn given_directories_are_read_only(bed: Bed) {
     let handle = bed.create().await;
-    let head = handle.read_file("/run/stockade/base.git/HEAD", 100).await.expect("readable");
+    let head = handle
+        .read_file("/run/stockade/base.git/HEAD", 100)
+        .await
+        .expect("readable");
     assert_eq!(head, Bytes::from_static(b"ref: refs/heads/main"));
     for place in ["/run/stockade/base.git", "/opt/agents", "/usr", "/etc", "/", "/run"] {
         let ran = run(&*handle, &["touch", &format!("{place}/x")]).await;
         assert!(ran.err.contains("Read-only"), "{place}: {ran:?}");
     }
     // Renaming a directory above a mount would let the agent put a false one in its place.
-    for script in ["mv /run/stockade /run/x", "mv /run/stockade/base.git /run/x", "rm /run/stockade/base.git/HEAD"] {
-        assert_ne!(sh(&*handle, script).await.exit, stockade_ports::sandbox::Exit::Code(0), "{script}");
+    for script in [
+        "mv /run/stockade /run/x",
+        "mv /run/stockade/base.git /run/x",
+        "rm /run/stockade/base.git/HEAD",
+    ] {
+        assert_ne!(
+            sh(&*handle, script).await.exit,
+            stockade_ports::sandbox::Exit::Code(0),
+            "{script}"
+        );
     }
     for place in ["/tmp", "/home/agent", "/workspace", "/var/tmp", "/dev/shm"] {
         run(&*handle, &["touch", &format!("{place}/x")]).await.ok();

@@ -36,7 +36,11 @@ async fn wrong_specs_are_refused(bed: Bed) {
 }
 
 async fn a_broken_launcher_is_reported(bed: Bed) {
-    for (launcher, word) in [("/no/such/launcher", "No such file"), ("/bin/false", "exit status: 1"), ("/bin/true", "exit status: 0")] {
+    for (launcher, word) in [
+        ("/no/such/launcher", "No such file"),
+        ("/bin/false", "exit status: 1"),
+        ("/bin/true", "exit status: 0"),
+    ] {
         let mut config = config(&bed.dir);
         config.launcher = vec![launcher.into()];
         let error = refused(NativeSandbox::new(config).create(bed.spec()).await);

@@ -15,14 +15,19 @@ cases!(
 );
 
 async fn no_secret_of_the_host_is_inside(bed: Bed) {
-    assert!(std::env::vars().any(|(_, value)| value == CANARY), "it is in our environment");
+    assert!(
+        std::env::vars().any(|(_, value)| value == CANARY),
+        "it is in our environment"
+    );
     let handle = bed.create().await;
     let search = format!(
         "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | grep -c {CANARY}; \
          grep -rsl --exclude-dir=proc --exclude-dir=usr {CANARY} / 2>/dev/null | grep -v '^/proc'; true"
     );
     // The search itself carries the word on its command line.
-    let planted = sh(&*handle, &format!("echo {CANARY} > /workspace/planted; {search}")).await.ok();
+    let planted = sh(&*handle, &format!("echo {CANARY} > /workspace/planted; {search}"))
+        .await
+        .ok();
     assert!(planted.contains("/workspace/planted"), "the search works: {planted}");
     let found = sh(&*handle, &format!("rm /workspace/planted; {search}")).await.ok();
     assert!(!found.contains('/'), "{found}");
@@ -31,7 +36,18 @@ async fn no_secret_of_the_host_is_inside(bed: Bed) {
     for empty in ["/root", "/home/agent", "/srv", "/mnt", "/sys", "/var/lib"] {
         assert_eq!(run(&*handle, &["ls", "-A", empty]).await.ok(), "", "{empty}");
     }
-    for absent in ["/etc/shadow", "/etc/ssh", "/boot", "/media", "/run/docker.sock", "/var/run/docker.sock", "/dev/kmsg", "/dev/mem", "/dev/fuse", "/dev/net"] {
+    for absent in [
+        "/etc/shadow",
+        "/etc/ssh",
+        "/boot",
+        "/media",
+        "/run/docker.sock",
+        "/var/run/docker.sock",
+        "/dev/kmsg",
+        "/dev/mem",
+        "/dev/fuse",
+        "/dev/net",
+    ] {
         let ran = run(&*handle, &["ls", absent]).await;
         assert!(ran.err.contains("No such file"), "{absent}: {ran:?}");
     }
@@ -59,25 +75,52 @@ async fn no_host_path_is_inside(bed: Bed) {
 
 async fn the_guest_is_closed(bed: Bed) {
     let handle = bed.create().await;
-    for path in ["environ", "fd", "mem", "exe", "root", "cwd", "maps", "auxv", "map_files"] {
+    for path in [
+        "environ",
+        "fd",
+        "mem",
+        "exe",
+        "root",
+        "cwd",
+        "maps",
+        "auxv",
+        "map_files",
+    ] {
         let script = format!("ls /proc/1/{path}/ 2>&1 || head -c 1 /proc/1/{path} 2>&1");
         let ran = sh(&*handle, &script).await;
         assert!(ran.out.contains("ermission denied"), "{path}: {ran:?}");
     }
     // The keeper of this very command is closed as well, the command itself is not.
-    let ran = sh(&*handle, "cat /proc/$PPID/environ 2>&1; cat /proc/self/environ >/dev/null && echo own").await;
-    assert!(ran.out.contains("ermission denied") && ran.out.ends_with("own\n"), "{ran:?}");
+    let ran = sh(
+        &*handle,
+        "cat /proc/$PPID/environ 2>&1; cat /proc/self/environ >/dev/null && echo own",
+    )
+    .await;
+    assert!(
+        ran.out.contains("ermission denied") && ran.out.ends_with("own\n"),
+        "{ran:?}"
+    );
     let ran = sh(&*handle, "echo x > /proc/1/oom_score_adj").await;
     assert!(ran.err.contains("ermission denied"), "{ran:?}");
 }
 
 async fn sandboxes_do_not_see_each_other(bed: Bed) {
     let (one, two) = (bed.create().await, bed.create().await);
-    sh(&*one, "echo mine > /tmp/mark; echo mine > /workspace/mark; echo mine > /dev/shm/mark").await.ok();
+    sh(
+        &*one,
+        "echo mine > /tmp/mark; echo mine > /workspace/mark; echo mine > /dev/shm/mark",
+    )
+    .await
+    .ok();
     let sleeping = one.exec(crate::bed::request(&["sleep", "8765"])).await.expect("starts");
     assert_eq!(crate::bed::count(&*one, "8765").await, 1);
     assert_eq!(crate::bed::count(&*two, "8765").await, 0);
-    assert_eq!(sh(&*two, "cat /tmp/mark /workspace/mark /dev/shm/mark 2>/dev/null").await.out, "");
+    assert_eq!(
+        sh(&*two, "cat /tmp/mark /workspace/mark /dev/shm/mark 2>/dev/null")
+            .await
+            .out,
+        ""
+    );
     let own = i32::try_from(std::process::id()).expect("pid");
     let mut uids: Vec<_> = descendants(own)
         .into_iter()

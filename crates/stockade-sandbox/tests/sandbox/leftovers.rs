@@ -15,8 +15,7 @@ use stockade_ports::sandbox::{Exit, Reaped, Sandbox, SandboxError};
 use tokio::time::timeout;
 
 use crate::bed::{
-    Bed, Mode, cases, cgroups_of, collect, descendants, eventually, processes, refused, request,
-    run, test_command,
+    Bed, Mode, cases, cgroups_of, collect, descendants, eventually, processes, refused, request, run, test_command,
 };
 
 cases!(
@@ -45,7 +44,10 @@ fn traces(bed: &Bed) -> usize {
 
 async fn destroy_leaves_nothing(bed: Bed) {
     let handle = bed.create().await;
-    let process = handle.exec(request(&["sh", "-c", "setsid sleep 99 & sleep 99"])).await.expect("starts");
+    let process = handle
+        .exec(request(&["sh", "-c", "setsid sleep 99 & sleep 99"]))
+        .await
+        .expect("starts");
     assert!(traces(&bed) >= 4);
     handle.destroy().await.expect("destroys");
     assert_eq!(traces(&bed), 0, "at once, not soon: {:?}", descendants(own_pid()));
@@ -95,7 +97,10 @@ async fn helper_that_waits_to_be_killed(bed: Bed) {
         return;
     }
     let handle = bed.create().await;
-    let _process = handle.exec(request(&["sh", "-c", "setsid sleep 99 & sleep 99"])).await.expect("starts");
+    let _process = handle
+        .exec(request(&["sh", "-c", "setsid sleep 99 & sleep 99"]))
+        .await
+        .expect("starts");
     while run(&*handle, &["pgrep", "-c", "sleep"]).await.out.trim() != "2" {}
     println!("victim is ready");
     std::future::pending::<()>().await;
@@ -123,7 +128,9 @@ fn victim(bed: &Bed) -> Victim {
         .spawn()
         .expect("starts");
     let lines = BufReader::new(child.stdout.as_mut().expect("piped")).lines();
-    let ready = lines.map_while(Result::ok).any(|line| line.ends_with("victim is ready"));
+    let ready = lines
+        .map_while(Result::ok)
+        .any(|line| line.ends_with("victim is ready"));
     assert!(ready, "the victim has its sandbox");
     Victim(child)
 }
@@ -154,7 +161,10 @@ async fn the_reaper_finishes_what_nobody_could(bed: Bed) {
     let pid = i32::try_from(victim.0.id()).expect("pid");
     let before = descendants(pid);
     // Owner and launcher at once, as when a service is killed as a whole.
-    let launcher = before.iter().find(|p| p.name.starts_with("launcher")).expect("a launcher");
+    let launcher = before
+        .iter()
+        .find(|p| p.name.starts_with("launcher"))
+        .expect("a launcher");
     for pid in [pid, launcher.pid] {
         kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("stops");
     }

@@ -16,16 +16,30 @@ async fn a_full_disk_is_full_inside_only(bed: Bed) {
     let mut spec = bed.spec();
     spec.limits.disk_bytes = 8 << 20;
     let handle = bed.create_from(spec).await;
-    handle.write_file("/tmp/some", bytes(1 << 20), 0o644).await.expect("there is room");
+    handle
+        .write_file("/tmp/some", bytes(1 << 20), 0o644)
+        .await
+        .expect("there is room");
     for place in ["/tmp", "/home/agent", "/workspace", "/dev/shm", "/var/tmp"] {
-        let ran = sh(&*handle, &format!("dd if=/dev/zero of={place}/big bs=1M count=64; rm {place}/big")).await;
+        let ran = sh(
+            &*handle,
+            &format!("dd if=/dev/zero of={place}/big bs=1M count=64; rm {place}/big"),
+        )
+        .await;
         assert!(ran.err.contains("No space left"), "{place}: {ran:?}");
     }
     let error = refused(handle.write_file("/workspace/big", bytes(9 << 20), 0o644).await);
     assert!(matches!(error, SandboxError::DiskFull(_)), "{error}");
     // Nothing half-written takes up space afterwards.
-    handle.write_file("/workspace/fits", bytes(5 << 20), 0o644).await.expect("there is room again");
-    let ran = sh(&*handle, "i=0; while : > /tmp/f$i; do i=$((i+1)); [ $i -gt 100000 ] && exit 9; done; exit 0").await;
+    handle
+        .write_file("/workspace/fits", bytes(5 << 20), 0o644)
+        .await
+        .expect("there is room again");
+    let ran = sh(
+        &*handle,
+        "i=0; while : > /tmp/f$i; do i=$((i+1)); [ $i -gt 100000 ] && exit 9; done; exit 0",
+    )
+    .await;
     assert_ne!(ran.exit, Exit::Code(9), "files are limited in number");
 }
 
@@ -33,7 +47,12 @@ async fn processes_are_limited(bed: Bed) {
     let mut spec = bed.spec();
     spec.limits.pids = 20;
     let handle = bed.create_from(spec).await;
-    let made: u32 = probe(&*handle, &["forks", "100"]).await.ok().trim().parse().expect("number");
+    let made: u32 = probe(&*handle, &["forks", "100"])
+        .await
+        .ok()
+        .trim()
+        .parse()
+        .expect("number");
     assert!((5..20).contains(&made), "{made}");
     let roomy = bed.create().await;
     assert_eq!(probe(&*roomy, &["forks", "100"]).await.ok(), "100\n");
@@ -67,5 +86,8 @@ async fn evidence_names_what_holds(bed: Bed) {
     assert!(named.contains(&"disk") && evidence.limits.contains(&format!("disk={}", 64 << 20)));
     let df = sh(&*handle, "df --output=size -B1 /tmp | tail -1").await.ok();
     assert_eq!(df.trim(), (64 << 20).to_string());
-    handle.write_file("/tmp/x", Bytes::from_static(b"x"), 0o644).await.expect("writes");
+    handle
+        .write_file("/tmp/x", Bytes::from_static(b"x"), 0o644)
+        .await
+        .expect("writes");
 }

@@ -72,12 +72,7 @@ struct Guarded {
 
 async fn guarded(bed: &Bed) -> Guarded {
     let mut handle = bed.create().await;
-    let Boundary {
-        tcp4,
-        tcp6,
-        dns4,
-        dns6,
-    } = handle.take_boundary().expect("a boundary");
+    let Boundary { tcp4, tcp6, dns4, dns6 } = handle.take_boundary().expect("a boundary");
     let (tx, seen) = mpsc::unbounded_channel();
     let ipv6 = tcp6.is_some();
     serve(tcp4, tx.clone());
@@ -102,10 +97,16 @@ impl Guarded {
 async fn every_tcp_connection_reaches_the_boundary(bed: Bed) {
     let mut guarded = guarded(&bed).await;
     let mut targets = vec![
-        "93.184.216.34:443", "169.254.169.254:80", "10.0.0.1:22", "192.168.1.1:65111",
-        "8.8.8.8:53", "255.255.255.254:1", "0.0.0.1:80",
+        "93.184.216.34:443",
+        "169.254.169.254:80",
+        "10.0.0.1:22",
+        "192.168.1.1:65111",
+        "8.8.8.8:53",
+        "255.255.255.254:1",
+        "0.0.0.1:80",
         // Loopback ports nobody listens on.
-        "127.0.0.1:6379", "127.8.9.10:22",
+        "127.0.0.1:6379",
+        "127.8.9.10:22",
     ];
     if guarded.ipv6 {
         targets.extend(["[2606:4700::1111]:443", "[fd00:ec2::254]:80", "[::1]:6379"]);
@@ -152,13 +153,20 @@ async fn own_servers_work(bed: Bed) {
         places.push("[::1]:0");
     }
     for at in places {
-        assert_eq!(probe(&*guarded.handle, &["own-server", at]).await.out, "own server\n", "{at}");
+        assert_eq!(
+            probe(&*guarded.handle, &["own-server", at]).await.out,
+            "own server\n",
+            "{at}"
+        );
     }
     assert!(guarded.seen.try_recv().is_err(), "none of them passed the boundary");
     // Nobody can sit on the boundary's own port.
     let ran = probe(&*guarded.handle, &["own-server", "0.0.0.0:65111"]).await;
     assert!(ran.out.starts_with("error 98"), "{ran:?}");
-    assert_eq!(probe(&*guarded.handle, &["tcp", "127.0.0.1:65111"]).await.out, "guarded\n");
+    assert_eq!(
+        probe(&*guarded.handle, &["tcp", "127.0.0.1:65111"]).await.out,
+        "guarded\n"
+    );
     assert!(guarded.next().await.ip().is_loopback());
 }
 
@@ -177,8 +185,12 @@ async fn the_boundary_is_taken_once_and_unseen(bed: Bed) {
     let mut handle = bed.create().await;
     assert!(handle.take_boundary().is_some());
     assert!(handle.take_boundary().is_none());
-    let interfaces = sh(&*handle, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '").await.ok();
+    let interfaces = sh(&*handle, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '")
+        .await
+        .ok();
     assert_eq!(interfaces, "lo\n", "no network card");
-    let sockets = sh(&*handle, "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c socket: ; true").await.ok();
+    let sockets = sh(&*handle, "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c socket: ; true")
+        .await
+        .ok();
     assert_eq!(sockets.trim(), "0");
 }
