@@ -124,11 +124,7 @@ impl Decoder {
             let payload = payload.to_vec();
             self.start += HEADER_LEN + len;
             if let Some(kind) = kind {
-                return Ok(Some(Frame {
-                    kind,
-                    stream,
-                    payload,
-                }));
+                return Ok(Some(Frame { kind, stream, payload }));
             }
         }
     }
@@ -176,9 +172,6 @@ mod tests {
         head[..4].copy_from_slice(&u32::MAX.to_be_bytes());
         let mut decoder = Decoder::default();
         decoder.feed(&head);
-        assert!(matches!(
-            decoder.next_frame(),
-            Err(FrameError::TooLong { .. })
-        ));
+        assert!(matches!(decoder.next_frame(), Err(FrameError::TooLong { .. })));
     }
 }

@@ -170,11 +170,9 @@ mod tests {
 
     #[test]
     fn later_messages_and_fields_do_not_break_this_version() {
-        let message: ToGuest =
-            serde_json::from_str(r#"{"type":"teleport","id":3}"#).expect("unknown message");
+        let message: ToGuest = serde_json::from_str(r#"{"type":"teleport","id":3}"#).expect("unknown message");
         assert_eq!(message, ToGuest::Unknown);
-        let message: FromGuest =
-            serde_json::from_str(r#"{"type":"pong","id":3,"mood":"good"}"#).expect("extra field");
+        let message: FromGuest = serde_json::from_str(r#"{"type":"pong","id":3,"mood":"good"}"#).expect("extra field");
         assert_eq!(message, FromGuest::Pong { id: 3 });
         assert!(serde_json::from_str::<FromGuest>(r#"{"type":"pong","id":-3}"#).is_err());
     }
