@@ -29,6 +29,8 @@ fn beacon_path(settings: &Settings) -> PathBuf {
 pub(crate) struct Connection {
     client: Client,
     server: Option<Server>,
+    /// What this process has announced and takes back.
+    beacon: Option<PathBuf>,
 }
 
 impl Connection {
@@ -36,7 +38,7 @@ impl Connection {
     /// without driving runs.
     pub(crate) async fn find(settings: Settings) -> anyhow::Result<Self> {
         match existing(&settings).await? {
-            Some(client) => Ok(Self { client, server: None }),
+            Some(client) => Ok(Self::to(client)),
             None => Self::serve(settings, Role::Desk).await,
         }
     }
@@ -49,7 +51,7 @@ impl Connection {
             )
             .hint("stop it first, or leave them out")
             .into()),
-            Some(client) => Ok(Self { client, server: None }),
+            Some(client) => Ok(Self::to(client)),
             None => Self::serve(settings, Role::Everything).await,
         }
     }
@@ -59,7 +61,7 @@ impl Connection {
         let client = existing(settings).await?.ok_or_else(|| {
             Complaint::unavailable("no server is running").hint("start one with `stockade up`, or leave out --detach")
         })?;
-        Ok(Self { client, server: None })
+        Ok(Self::to(client))
     }
 
     async fn serve(mut settings: Settings, role: Role) -> anyhow::Result<Self> {
@@ -72,7 +74,16 @@ impl Connection {
         Ok(Self {
             client: Client::new(server.url(), server.token())?,
             server: Some(server),
+            beacon: (role == Role::Everything).then_some(beacon),
         })
+    }
+
+    fn to(client: Client) -> Self {
+        Self {
+            client,
+            server: None,
+            beacon: None,
+        }
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -86,6 +97,9 @@ impl Connection {
 
     /// Lets go of everything in hand.
     pub(crate) async fn close(self) {
+        if let Some(beacon) = &self.beacon {
+            let _ = fs::remove_file(beacon);
+        }
         if let Some(server) = self.server {
             server.stop().await;
         }

@@ -1,6 +1,6 @@
 //! The HTTP interface with a run behind it: pages, streams, messages, cancelling, results.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use serde_json::{Value, json};
 use stockade_api::{
@@ -17,7 +17,7 @@ use tokio::{
 use crate::support::{
     installation::Installation,
     repository::Repository,
-    server::{Server, task},
+    server::{Server, announced, first_run, task},
     story::{Story, text},
 };
 
@@ -320,4 +320,42 @@ async fn a_detached_run_goes_on_without_its_command() {
         .await
         .expect(0);
     story.to("run.completed").await;
+}
+
+/// A run that lives in its command ends with it, however politely that is asked to end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_is_terminated_cancels_its_run() {
+    for signal in ["-TERM", "-INT"] {
+        let sleep = json!({ "say": "I sleep.", "call": [{ "tool": "bash", "input": { "command": "sleep 1000" } }] });
+        let installation = Installation::scripted(json!([sleep, { "say": "Done." }]));
+        let repo = Repository::with(&installation, &[("a", "a\n")]);
+        let mut command = installation.command(&["run", "go", "--repo", repo.source()]);
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = quiet.kill_on_drop(true).spawn().unwrap();
+        let client = announced(&installation).await;
+        let run = first_run(&client).await;
+        Story::of(&client, run)
+            .until("the tool's admission", is_tool_admitted)
+            .await;
+        let pid = child.id().unwrap().to_string();
+        assert!(
+            std::process::Command::new("kill")
+                .args([signal, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let ended = timeout(Duration::from_secs(60), child.wait())
+            .await
+            .expect("it ends")
+            .unwrap();
+        assert_eq!(ended.code(), Some(3), "{signal}");
+        assert!(
+            !installation.state().join("server.json").exists(),
+            "a server is announced that is gone"
+        );
+        installation.assert_untouched();
+        let listed = installation.run(&["runs", "list", "--json"]).await.expect(0).json();
+        assert_eq!(listed[0]["state"], "cancelled", "{signal}: {listed}");
+    }
 }

@@ -297,6 +297,27 @@ async fn a_host_without_user_namespaces_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn root_of_a_container_is_told_from_root_of_the_host() {
+    let (installation, repo) = healthy();
+    let contained = |args: &[&str]| {
+        let mut command = tokio::process::Command::new("unshare");
+        command
+            .args(["--user", "--map-root-user"])
+            .arg(installation.program())
+            .args(args);
+        installation.dress(&mut command);
+        program::run(command)
+    };
+    let doctor = contained(&["doctor"]).await.expect(5);
+    assert!(doctor.stdout.contains("not root of the host"), "{doctor:?}");
+    contained(&["run", "x", "--repo", repo.source()])
+        .await
+        .expect(1)
+        .says("not root of the host");
+    installation.assert_untouched();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receipts_that_are_none() {
     let (installation, repo) = healthy();
     let run = installation

@@ -7,7 +7,7 @@ use crate::support::{
     installation::Installation,
     program::{self, Ran},
     repository::Repository,
-    server::Server,
+    server::{Server, first_run},
     story::{Story, text},
 };
 
@@ -121,7 +121,7 @@ async fn looping(limits: Value, answer: Option<DecideApproval>) -> (Story, Ran) 
     let server = Server::up(&installation).await;
     let command = installation.command(&["run", "go", "--repo", repo.source(), "--agent", file.to_str().unwrap()]);
     let watched = tokio::spawn(program::run(command));
-    let run = server.first_run().await;
+    let run = first_run(&server.client).await;
     let mut story = server.story(run);
     let question = story.question().await;
     assert!(server.client.approval(question).await.unwrap().repetition);

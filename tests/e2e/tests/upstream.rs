@@ -1,5 +1,7 @@
 //! The way to a real provider: keys, failures and how they are told apart.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -177,6 +179,7 @@ async fn what_was_recorded_is_replayed_without_a_provider() {
             "{} holds the key",
             file.path().display()
         );
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         files += 1;
     }
     assert!(files >= 1);

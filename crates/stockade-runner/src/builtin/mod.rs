@@ -154,7 +154,7 @@ impl Loop<'_> {
         for call in &reply.calls {
             let interrupted = !results.is_empty() && self.inbox.is_steered().await?;
             results.push(match interrupted {
-                false => self.toolbox.call(call, &mut self.narrator).await?,
+                false => self.toolbox.call(call, &self.inbox, &mut self.narrator).await?,
                 true => ToolResult {
                     call: call.id.clone(),
                     text: "not done: a person interrupted; read their words first".to_owned(),

@@ -34,6 +34,24 @@ pub(super) fn no_namespaces(error: &io::Error) -> Failure {
     failure.with_fix(fix)
 }
 
+/// What is known to fail before anything is tried, so that the first thing said is the cause.
+pub(super) fn hopeless(root: bool) -> Result<(), Failure> {
+    if sysctl("user.max_user_namespaces") == Some(0) {
+        return Err(no_namespaces(&io::Error::from_raw_os_error(libc::ENOSPC)));
+    }
+    if root && !is_root_of_the_host() {
+        let error = io::Error::from_raw_os_error(libc::EPERM);
+        return Err(no_mapping(root, &error));
+    }
+    Ok(())
+}
+
+/// Whether uid 0 here is uid 0 of the initial user namespace: only that one maps every id to itself.
+fn is_root_of_the_host() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Why the ids could not be mapped.
 pub(super) fn no_mapping(root: bool, error: &io::Error) -> Failure {
     let failure = Failure::new("map the sandbox's user", error);

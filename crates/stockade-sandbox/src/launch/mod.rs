@@ -96,6 +96,7 @@ fn launch(host: BorrowedFd<'_>, spec: &LaunchSpec, fds: Vec<OwnedFd>) -> Result<
         return Err(Failure::new("read the launcher's orders", "descriptors are missing"));
     };
     let root = geteuid().is_root();
+    explain::hopeless(root)?;
     let slot = root.then(Slot::reserve).transpose()?;
     owner::record_launcher(&spec.dir).step("record the launcher")?;
     for group in &spec.cgroups {

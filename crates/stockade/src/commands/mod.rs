@@ -7,6 +7,7 @@ mod doctor;
 mod receipt;
 mod run;
 mod runs;
+mod signals;
 mod tokens;
 mod up;
 mod watch;

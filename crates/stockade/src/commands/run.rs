@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use stockade_api::{Client, v1};
 use stockade_domain::{AgentSpec, RepoSpec, RunId, RunState};
 
-use super::watch::{self, Approver};
+use super::{
+    signals,
+    watch::{self, Approver},
+};
 use crate::{
     cli::RunTask,
     exit::{Complaint, Exit, Outcome},
@@ -100,7 +103,7 @@ async fn watched(connection: &Connection, request: &v1::CreateTask, json: bool) 
     let run = created(client, request).await?.id;
     tokio::select! {
         followed = watch::follow(client, run, Approver::here()) => { followed?; }
-        () = interrupted() => return stop(connection, run).await,
+        () = signals::stop_asked() => return stop(connection, run).await,
     }
     let run = client.run(run).await?;
     // The receipt is made after the last event; leaving before it would leave it to the next start.
@@ -113,7 +116,7 @@ async fn watched(connection: &Connection, request: &v1::CreateTask, json: bool) 
     Ok(exit_of(&run))
 }
 
-/// Ctrl-C ends a run that lives in this process and only leaves one that does not.
+/// A wish to stop ends a run that lives in this process and only leaves one that does not.
 async fn stop(connection: &Connection, run: RunId) -> Outcome {
     if !connection.is_embedded() {
         say(&format!(
@@ -129,12 +132,6 @@ async fn stop(connection: &Connection, run: RunId) -> Outcome {
     let waited = watch::follow(connection.client(), run, Approver::Elsewhere);
     let _ = tokio::time::timeout(std::time::Duration::from_secs(20), waited).await;
     Ok(exit_of(&connection.client().run(run).await?))
-}
-
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// The end of a run as an exit code.

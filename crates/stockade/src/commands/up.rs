@@ -1,5 +1,6 @@
 //! `stockade up`: all roles in one process.
 
+use super::signals;
 use crate::{
     cli::Up,
     exit::Outcome,
@@ -33,21 +34,10 @@ pub(crate) async fn execute(options: Up, mut settings: Settings) -> Outcome {
             out(server.token());
             say(&style::dim("  stop with Ctrl-C; waiting runs keep waiting"));
         },
-        stopped(),
+        async {
+            signals::stop_asked().await;
+            say("\n  stopping");
+        },
     )
     .await
-}
-
-/// Resolves at the first wish to stop.
-async fn stopped() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        drop(tokio::signal::ctrl_c().await);
-        return;
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-    say("\n  stopping");
 }

@@ -117,20 +117,6 @@ impl Server {
         self.create(&task(repo, agent)).await
     }
 
-    /// The first run somebody else creates. Nothing tells of new runs, so this asks again and again.
-    pub(crate) async fn first_run(&self) -> RunId {
-        let look = async {
-            loop {
-                let runs = self.client.runs(&ListRuns::default()).await.unwrap().items;
-                match runs.last() {
-                    Some(run) => return run.id,
-                    None => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        };
-        timeout(PATIENCE, look).await.expect("somebody creates a run")
-    }
-
     /// The story of a run from its beginning.
     pub(crate) fn story(&self, run: RunId) -> Story {
         Story::of(&self.client, run)
@@ -154,6 +140,36 @@ impl Server {
         page.reverse();
         page
     }
+}
+
+/// The first run somebody else creates. Nothing tells of new runs, so this asks again and again.
+pub(crate) async fn first_run(client: &Client) -> RunId {
+    let look = async {
+        loop {
+            let runs = client.runs(&ListRuns::default()).await.unwrap().items;
+            match runs.last() {
+                Some(run) => return run.id,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, look).await.expect("somebody creates a run")
+}
+
+/// A client of the server that a command of the installation brings along, once it is announced.
+pub(crate) async fn announced(installation: &Installation) -> Client {
+    let look = async {
+        loop {
+            let text = std::fs::read_to_string(installation.state().join("server.json")).unwrap_or_default();
+            let token = std::fs::read_to_string(installation.state().join("token")).unwrap_or_default();
+            let beacon: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            match beacon["url"].as_str() {
+                Some(url) if !token.is_empty() => return Client::new(url, token.trim()).unwrap(),
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, look).await.expect("a server is announced")
 }
 
 /// A task about a repository for an agent that is spelled out.

@@ -26,6 +26,7 @@ pub(super) async fn bash(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxE
     };
     let ran = hand.run(request, hand.limit, true).await?;
     let end = match ran.exit {
+        _ if ran.interrupted => "[ended: a person interrupted; read their words]".to_owned(),
         Exit::Code(0) => String::new(),
         Exit::Code(code) => format!("[exit code {code}]"),
         Exit::Signal(signal) => format!("[ended by signal {signal}]"),
@@ -33,6 +34,7 @@ pub(super) async fn bash(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxE
         Exit::SandboxGone => "[the sandbox ended]".to_owned(),
     };
     let details = match ran.exit {
+        _ if ran.interrupted => json!({ "interrupted": true, "output_bytes": ran.total }),
         Exit::Code(code) => json!({ "exit_code": code, "output_bytes": ran.total }),
         Exit::Signal(signal) => json!({ "signal": signal, "output_bytes": ran.total }),
         _ => json!({ "timed_out": true, "output_bytes": ran.total }),

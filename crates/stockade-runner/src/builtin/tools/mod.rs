@@ -7,6 +7,8 @@ mod look;
 mod path;
 mod spec;
 
+use std::pin::pin;
+
 use serde_json::{Value, json};
 use stockade_domain::{Action, ActionKind, Amounts, ApprovalState, EventType, Failure, Outcome};
 use stockade_gate::{Admitted, Gate, Gated, Refusal, Scope, kind};
@@ -17,11 +19,15 @@ pub(crate) use spec::{ToolSpec, specs};
 
 use super::conversation::{ToolCall, ToolResult};
 use crate::{
+    inbox::Inbox,
     mishap,
     narrator::{Narrator, shown},
     pulse::Pulse,
     text::{self, MiddleOut},
 };
+
+/// How a command ends whose process is dropped.
+const SIGKILL: i32 = 9;
 
 /// What a tool says to the model, and what its action is settled with.
 #[derive(Debug)]
@@ -61,7 +67,12 @@ pub(crate) struct Toolbox {
 
 impl Toolbox {
     /// Does one call; an `Err` ends the run.
-    pub(crate) async fn call(&self, call: &ToolCall, narrator: &mut Narrator) -> Result<ToolResult, Failure> {
+    pub(crate) async fn call(
+        &self,
+        call: &ToolCall,
+        inbox: &Inbox,
+        narrator: &mut Narrator,
+    ) -> Result<ToolResult, Failure> {
         let (name, id) = (&call.name, &call.id);
         let input = call.input.clone().unwrap_or_else(|raw| json!({ "malformed": raw }));
         narrator
@@ -71,7 +82,7 @@ impl Toolbox {
             )
             .await?;
         let said = match self.action_of(call) {
-            Ok(action) => self.act(action).await?,
+            Ok(action) => self.act(action, inbox).await?,
             Err(complaint) => Said::complaint(complaint),
         };
         let text = text::middle_out(&said.text, self.output_limit);
@@ -108,13 +119,13 @@ impl Toolbox {
         })
     }
 
-    async fn act(&self, action: Action) -> Result<Said, Failure> {
+    async fn act(&self, action: Action, inbox: &Inbox) -> Result<Said, Failure> {
         let asked = action.args.clone();
         let admitted = match self.gate.pass::<kind::Tool>(&self.scope, action, Amounts::ZERO).await {
             Ok(admitted) => admitted,
             Err(refusal) => return self.refused(&refusal).await,
         };
-        let done = self.perform(&admitted).await;
+        let done = self.perform(&admitted, inbox).await;
         let (outcome, said) = match done {
             Ok(said) => (Outcome::Done, said),
             Err(error @ SandboxError::Gone(_)) => {
@@ -161,11 +172,12 @@ impl Toolbox {
         )))
     }
 
-    async fn perform(&self, admitted: &Admitted<kind::Tool>) -> Result<Said, SandboxError> {
+    async fn perform(&self, admitted: &Admitted<kind::Tool>, inbox: &Inbox) -> Result<Said, SandboxError> {
         let hand = Hand {
             sandbox: self.sandbox.open(admitted),
             limit: self.output_limit,
             pulse: &self.pulse,
+            inbox,
         };
         let action = admitted.action();
         // Arguments a person edited are checked like a model's.
@@ -215,6 +227,7 @@ struct Hand<'a> {
     sandbox: &'a dyn SandboxHandle,
     limit: usize,
     pulse: &'a Pulse,
+    inbox: &'a Inbox,
 }
 
 /// What a command printed and how it ended.
@@ -222,15 +235,28 @@ struct Ran {
     output: String,
     exit: Exit,
     total: u64,
+    /// A person spoke and the command was ended for it.
+    interrupted: bool,
 }
 
 impl Hand<'_> {
-    /// Runs a command; output and errors come in the order they were written.
+    /// Runs a command; output and errors come in the order they were written. Somebody who
+    /// interrupts ends it.
     async fn run(&self, request: ExecRequest, limit: usize, errors: bool) -> Result<Ran, SandboxError> {
         let mut process = self.sandbox.exec(request).await?;
         let mut kept = MiddleOut::new(limit);
         let mut exit = Exit::SandboxGone;
-        while let Some(output) = process.output.recv().await {
+        let mut interrupted = false;
+        let mut steered = pin!(self.inbox.steered());
+        loop {
+            let output = tokio::select! {
+                output = process.output.recv() => output,
+                () = &mut steered => {
+                    (interrupted, exit) = (true, Exit::Signal(SIGKILL));
+                    break;
+                }
+            };
+            let Some(output) = output else { break };
             self.pulse.beat();
             match output {
                 Output::Stdout(bytes) => kept.push(&bytes),
@@ -249,6 +275,7 @@ impl Hand<'_> {
             total: kept.total(),
             output: kept.into_text(),
             exit,
+            interrupted,
         })
     }
 }
