@@ -160,8 +160,8 @@ fn the_invariants_hold_in_every_interleaving() {
         }
     }
     // The dice must really have led everywhere, or this shows nothing.
-    assert!(effects > 200, "{effects}");
+    assert!(effects > 60, "{effects}");
     for state in ["completed", "failed", "cancelled"] {
-        assert!(states[state] > 20, "{states:?}");
+        assert!(states[state] > 15, "{states:?}");
     }
 }

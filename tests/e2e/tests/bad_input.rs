@@ -81,6 +81,24 @@ async fn agents_that_are_none() {
     }
 }
 
+#[tokio::test]
+async fn an_agent_that_is_not_installed_is_refused_with_the_command_that_installs_it() {
+    let (installation, repo) = healthy();
+    let run = ["run", "x", "--repo", repo.source(), "--agent", "claude"];
+    let ran = installation.run(&run).await.expect(2);
+    assert!(ran.stderr.contains("npm install"), "{}", ran.stderr);
+    installation.assert_untouched();
+    let doctor = installation.run(&["doctor", "--json"]).await;
+    let findings = doctor.json();
+    let claude = findings
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|f| f["what"] == "agent claude")
+        .unwrap();
+    assert!(claude["fix"].as_str().unwrap().contains("npm install"), "{claude}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn configurations_that_are_none() {
     let installation = Installation::bare();

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod agents;
 mod api;
 mod apply;
 mod approvals;
@@ -10,7 +11,6 @@ mod bad_requests;
 mod canary;
 mod crash;
 mod demo;
-mod harnesses;
 mod limits;
 mod logs;
 mod reach;
