@@ -47,6 +47,8 @@ use crate::{
 /// The static Guest, built by this crate's build script.
 static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.bin"));
 pub(crate) const IMAGE: &str = "host";
+/// How long a launcher may take to report the death of a Guest whose pipes have closed.
+const DEATH_NOTICE: Duration = Duration::from_millis(500);
 /// Longest the Guest may take to say hello.
 const HELLO: Duration = Duration::from_secs(30);
 /// Start of the names of images that are being made.
@@ -156,6 +158,11 @@ impl NativeSandbox {
         let output = pipe::Receiver::from_owned_fd(output).map_err(setup("make pipes"))?;
         let (at_end, mut removed) = (lifeline.clone(), ended.clone());
         let (client, hello) = Client::start(input, output, move |fault| async move {
+            // A Guest that died closes its pipes a moment before the launcher hears of it. The
+            // launcher knows why it died; cutting at once would make it our doing.
+            if fault.is_none() {
+                let _ = timeout(DEATH_NOTICE, removed.wait_for(Option::is_some)).await;
+            }
             at_end.cut();
             let ended = removed.wait_for(Option::is_some).await;
             let ended = ended.ok().and_then(|reason| reason.clone());

@@ -203,7 +203,11 @@ async fn drive(
         Arc::clone(&base.bus),
         Arc::clone(&base.clock),
         Arc::new(runner),
-        EngineConfig::new(settings.state_dir.join("engine.lock")),
+        EngineConfig {
+            // A run that waits for a person keeps its sandbox and its place.
+            max_concurrent: 16,
+            ..EngineConfig::new(settings.state_dir.join("engine.lock"))
+        },
     )
     .await
     .map_err(|e| Complaint::unavailable(e.to_string()))?;
