@@ -141,7 +141,8 @@ impl Plan {
         self.entries.insert(name.to_owned(), entry);
         if is_directory {
             for child in sorted(&path)? {
-                if child != "private" {
+                // Compressed files are manual pages: half of the alternatives of a Debian.
+                if child != "private" && !child.ends_with(".gz") {
                     self.add(&name.join(child), depth - 1, hasher)?;
                 }
             }
@@ -223,6 +224,7 @@ mod tests {
         let (from, to) = (dir.path().join("host"), dir.path().join("etc"));
         fs::create_dir_all(from.join("ssl/private")).expect("mkdir");
         fs::create_dir_all(from.join("ssl/certs")).expect("mkdir");
+        fs::create_dir_all(from.join("alternatives")).expect("mkdir");
         for (name, mode) in [
             ("ssl/private/key.pem", 0o644),
             ("ssl/certs/ca.pem", 0o644),
@@ -230,6 +232,8 @@ mod tests {
             ("shadow", 0o644),
             ("npmrc", 0o644),
             ("services", 0o644),
+            ("alternatives/vi.1.gz", 0o644),
+            ("alternatives/vi", 0o644),
             ("passwd", 0o644),
         ] {
             fs::write(from.join(name), format!("host {name}")).expect("write");
@@ -237,10 +241,22 @@ mod tests {
         }
         let plan = Plan::make(&from).expect("plans");
         plan.write(&to).expect("writes");
-        for there in ["ssl/certs/ca.pem", "services", "passwd", "resolv.conf"] {
+        for there in [
+            "ssl/certs/ca.pem",
+            "services",
+            "alternatives/vi",
+            "passwd",
+            "resolv.conf",
+        ] {
             assert!(to.join(there).exists(), "{there}");
         }
-        for absent in ["ssl/private", "ssl/certs/secret.pem", "shadow", "npmrc"] {
+        for absent in [
+            "ssl/private",
+            "ssl/certs/secret.pem",
+            "shadow",
+            "npmrc",
+            "alternatives/vi.1.gz",
+        ] {
             assert!(!to.join(absent).exists(), "{absent}");
         }
         let passwd = fs::read_to_string(to.join("passwd")).expect("passwd");
