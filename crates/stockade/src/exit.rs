@@ -78,7 +78,14 @@ pub(crate) fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. } | ClientError::Protocol(_)) => (Exit::Unavailable, None),
         Some(ClientError::Config(_)) => (Exit::Usage, None),
-        Some(ClientError::Problem(problem)) => (exit_of_status(problem.status), problem.hint.clone()),
+        Some(ClientError::Problem(problem)) => {
+            // A problem's text may end with its hint already; once is enough.
+            let said = problem.to_string();
+            (
+                exit_of_status(problem.status),
+                problem.hint.clone().filter(|hint| !said.contains(hint.as_str())),
+            )
+        }
         None => (Exit::RunFailed, None),
     }
 }

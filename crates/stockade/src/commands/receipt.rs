@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use stockade_domain::{
-    Event, RunId, Verdict,
+    Event, Outcome as ActionOutcome, RunId, Verdict,
     event::chain_head,
     receipt::{self, Statement},
 };
@@ -112,6 +112,15 @@ fn check_events(statement: &Statement, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn outcome(outcome: Option<&ActionOutcome>) -> String {
+    match outcome {
+        None => "-".to_owned(),
+        Some(ActionOutcome::Done) => "done".to_owned(),
+        Some(ActionOutcome::Failed { error }) => format!("failed: {error}"),
+        Some(ActionOutcome::Unknown) => "unknown".to_owned(),
+    }
+}
+
 /// A receipt for reading.
 pub(crate) fn print(statement: &Statement) {
     let predicate = &statement.predicate;
@@ -148,15 +157,12 @@ pub(crate) fn print(statement: &Statement) {
         .iter()
         .filter(|action| action.action.kind != stockade_domain::ActionKind::Model)
         .map(|action| {
-            let outcome = action
-                .outcome
-                .as_ref()
-                .map_or("-".to_owned(), |outcome| format!("{outcome:?}").to_lowercase());
+            let outcome = outcome(action.outcome.as_ref());
             let verdict = format!("{:?}", action.verdict).to_lowercase();
             vec![
                 action.action.kind.as_str().to_owned(),
                 verdict,
-                style::line(&outcome, 24),
+                style::line(&outcome, 32),
                 style::line(&action.action.target, 60),
                 action.rule.clone(),
             ]
