@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use stockade_api::ClientError;
+use stockade_api::{ClientError, Problem};
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,15 +78,20 @@ pub(crate) fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Unreachable { .. } | ClientError::Protocol(_)) => (Exit::Unavailable, None),
         Some(ClientError::Config(_)) => (Exit::Usage, None),
-        Some(ClientError::Problem(problem)) => {
-            // A problem's text may end with its hint already; once is enough.
-            let said = problem.to_string();
-            (
-                exit_of_status(problem.status),
-                problem.hint.clone().filter(|hint| !said.contains(hint.as_str())),
-            )
-        }
+        Some(ClientError::Problem(problem)) => (exit_of_status(problem.status), problem.hint.clone()),
         None => (Exit::RunFailed, None),
+    }
+}
+
+/// The words of an error, without the hint that is printed below them.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Problem(problem)) => Problem {
+            hint: None,
+            ..(**problem).clone()
+        }
+        .to_string(),
+        _ => format!("{error:#}"),
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn complain(error: &anyhow::Error) -> ExitCode {
     say(&format!(
         "{} {}",
         style::bad("error:"),
-        style::clean(&format!("{error:#}"))
+        style::clean(&exit::words(error))
     ));
     if let Some(hint) = hint {
         say(&format!("{} {}", style::dim(" hint:"), style::clean(&hint)));
