@@ -1,6 +1,7 @@
 //! Settings: flags over the environment over the configuration file over defaults, checked.
 //!
-//! This is the only place that reads environment variables.
+//! This is the only place that reads settings from the environment; what concerns the screen
+//! alone (`NO_COLOR`, `STOCKADE_LOG`) is read in [`crate::terminal`].
 
 use std::{
     collections::BTreeMap,
@@ -32,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) default_agent: String,
     pub(crate) default_environment: String,
     pub(crate) limits: Limits,
+    /// Whom the CLI's token stands for in decisions and receipts.
+    pub(crate) operator: String,
     /// A server to talk to instead of one's own.
     pub(crate) remote: Option<Remote>,
     /// Whether flags or variables chose a provider, which a running server cannot take over.
@@ -166,6 +169,7 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         default_agent: file.default_agent.unwrap_or_else(|| "builtin".to_owned()),
         default_environment: file.default_environment.unwrap_or_else(|| "default".to_owned()),
         limits: Limits::default().patched(&file.limits),
+        operator: variable("USER").unwrap_or_else(|| "operator".to_owned()),
         remote: remote()?,
         provider_asked: asked.is_some() || global.config.is_some(),
         state_dir,

@@ -146,7 +146,7 @@ impl Base {
         let record = TokenRecord {
             id: TokenId::from_uuid(self.clock.uuid()),
             team: TeamId::DEFAULT,
-            name: std::env::var("USER").unwrap_or_else(|_| "operator".to_owned()),
+            name: settings.operator.clone(),
             secret_sha256: stockade_gateway::hash_token(&secret),
             created_at: self.clock.now(),
             expires_at: None,
