@@ -8,6 +8,7 @@
 
 mod agents;
 mod bench;
+mod dockerd;
 mod failure;
 mod layers;
 mod links;
@@ -40,6 +41,8 @@ enum Command {
     Setup(setup::Args),
     /// Install what the tests need, then run every check and every test
     Test(test::Args),
+    /// Run a command beside a Docker daemon of its own, as the tests of the backend docker need it
+    Docker(dockerd::Args),
     /// Measure, and compare in the same run
     Bench(bench::Args),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Setup(args) => setup::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Docker(args) => dockerd::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {

@@ -56,11 +56,24 @@ pub(crate) const AGENTS: &[Need] = &[
     ),
 ];
 
+/// The sandbox tests run every backend, as root, and images from a real registry.
+pub(crate) const SANDBOX: &[Need] = &[
+    need("dockerd", "docker.io", "the backend docker is tested on a daemon of its own"),
+    need("runc", "runc", "the backend runc"),
+    need("crun", "crun", "the backend crun"),
+    need("runsc", "runsc", "the backend runsc (gVisor)"),
+    need("docker-registry", "docker-registry", "images are pulled from a registry on loopback"),
+    need("skopeo", "skopeo", "puts images into that registry"),
+    need("umoci", "umoci", "makes the layers of those images"),
+    need("mmdebstrap", "mmdebstrap", "makes a small Debian for an image"),
+];
+
 /// The benches compare with these.
 pub(crate) const BENCH: &[Need] = &[need("bwrap", "bubblewrap", "the sandbox bench runs it side by side")];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut needs = [BASE, AGENTS].concat();
+    needs.extend(sandbox());
     if args.bench {
         needs.extend(BENCH);
     }
@@ -175,8 +188,13 @@ fn programs(needs: &[Need]) -> String {
     needs.iter().map(|need| need.program).collect::<Vec<_>>().join(", ")
 }
 
+/// What the sandbox tests need. Without root they have nothing to do with it.
+pub(crate) fn sandbox() -> &'static [Need] {
+    if is_root() { SANDBOX } else { &[] }
+}
+
 /// Owner of `/proc/self` is the effective user, which is what decides about apt.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     Path::new("/proc/self").metadata().is_ok_and(|meta| meta.uid() == 0)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::agents::Agents;
+use crate::dockerd::{self, Dockerd};
 use crate::failure::Reported;
 use crate::process::{self, Captured};
 use crate::setup;
@@ -135,6 +136,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let agents_wanted = !args.quick && steps.iter().any(|step| step.name == "tests");
     if agents_wanted {
         setup::packages(setup::AGENTS)?;
+    }
+    if steps.iter().any(|step| step.name == "tests") {
+        setup::packages(setup::sandbox())?;
     }
     setup::packages(setup::BASE)?;
     table.push(("setup", Ok(Tally::default()), start.elapsed()));
@@ -287,6 +291,11 @@ fn tests(context: &Context) -> Result<Tally> {
             "--no-fail-fast",
         ])
     };
+    // Stopped when the tests have ended, however they did.
+    let docker = if setup::is_root() { Some(Dockerd::start()?) } else { None };
+    if let Some(docker) = &docker {
+        command.env(dockerd::VARIABLE, docker.socket());
+    }
     command.env("STOCKADE_BIN", context.workspace.target.join("debug/stockade"));
     if context.quick {
         // The tests with real agents live in a module of this name.

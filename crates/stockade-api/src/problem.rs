@@ -87,6 +87,8 @@ problem_codes! {
     UnknownEnvironment = "unknown_environment", 422, "No such environment";
     /// No sandbox backend of that name; `known` lists those there are.
     UnknownBackend = "unknown_backend", 422, "No such sandbox backend";
+    /// The backend cannot give what the run asks for; `cause` says what.
+    BackendUnavailable = "backend_unavailable", 422, "The sandbox backend cannot do that";
     /// The agent cannot run here; `cause` says why.
     AgentUnavailable = "agent_unavailable", 422, "The agent cannot run here";
     /// Neither the request nor the agent nor the configuration names a model.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::FileRules;
+
 /// How far a sandbox may reach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,6 +41,9 @@ pub struct SandboxLimits {
     pub cpu_millis: u64,
     /// Writable space in bytes over all of the sandbox's file systems.
     pub disk_bytes: u64,
+    /// Bytes a second read from and written to block devices, each; no limit when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_bytes_per_second: Option<u64>,
 }
 
 impl Default for SandboxLimits {
@@ -48,6 +53,7 @@ impl Default for SandboxLimits {
             pids: 1024,
             cpu_millis: 2000,
             disk_bytes: 2 << 30,
+            io_bytes_per_second: None,
         }
     }
 }
@@ -76,6 +82,9 @@ pub struct Environment {
     /// Limits of the sandbox.
     #[serde(default)]
     pub limits: SandboxLimits,
+    /// What its tools may write and what may be exported.
+    #[serde(default)]
+    pub files: FileRules,
 }
 
 fn host_image() -> String {
@@ -93,6 +102,7 @@ impl Environment {
             address_exceptions: Vec::new(),
             image: host_image(),
             limits: SandboxLimits::default(),
+            files: FileRules::default(),
         }
     }
 }

@@ -42,8 +42,12 @@ event_types! {
     RunFailed = "run.failed",
     /// Ended by a person.
     RunCancelled = "run.cancelled",
-    /// The sandbox and its boundary are in place.
+    /// How far something slow has come: bringing an image, restoring a snapshot.
+    SandboxProgress = "sandbox.progress",
+    /// The sandbox and its boundary are in place and measured up.
     SandboxReady = "sandbox.ready",
+    /// The sandbox's writable layer was kept.
+    SandboxSnapshot = "sandbox.snapshot",
     /// The sandbox is gone.
     SandboxEnded = "sandbox.ended",
     /// The repository is in the sandbox.

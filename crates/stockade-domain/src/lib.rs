@@ -21,6 +21,7 @@ pub mod canonical;
 pub mod environment;
 pub mod event;
 pub mod failure;
+pub mod file_rules;
 pub mod id;
 pub mod machine;
 pub mod receipt;
@@ -36,9 +37,10 @@ pub use canonical::{Digest, canonical_json, digest_of};
 pub use environment::{AddressException, Environment, NetworkLevel, SandboxLimits};
 pub use event::{Event, EventType, NewEvent};
 pub use failure::{Failure, FailureClass};
+pub use file_rules::{FileRules, PathPattern, PatternError};
 pub use id::{ActionId, ApprovalId, RunId, TaskId, TeamId, TokenId};
 pub use machine::{Command, Machine, RunInput, RunState, Step};
-pub use run::{Limits, RepoSpec, Run, RunResult, RunSpec};
+pub use run::{Limits, RepoSpec, Run, RunResult, RunSpec, SnapshotPlan};
 pub use task::Task;
 
 /// A point in time, UTC. Serialized as RFC 3339.

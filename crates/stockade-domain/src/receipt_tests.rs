@@ -4,7 +4,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     AgentKind, AgentSpec, Budget, Environment, Event, EventType, Limits, LimitsPatch, Machine, NetworkLevel, NewEvent,
-    RunId, RunSpec, RunState, TaskId, TeamId, Timestamp, event::chain_head,
+    RunId, RunSpec, SnapshotPlan, RunState, TaskId, TeamId, Timestamp, event::chain_head,
 };
 
 fn run() -> Run {
@@ -28,6 +28,7 @@ fn run() -> Run {
             environment: Environment::named("default", NetworkLevel::Trusted),
             model: "m".into(),
             backend: "native".into(),
+            snapshot: SnapshotPlan::default(),
             limits: Limits::default(),
             policy_version: Digest::ZERO,
         },

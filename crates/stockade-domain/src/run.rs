@@ -73,6 +73,24 @@ impl Limits {
     }
 }
 
+/// What happens to the sandbox's writable layer before and after a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotPlan {
+    /// Digest (`sha256:…`) of the snapshot the sandbox starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Keep the layer when the agent is done.
+    pub keep: bool,
+}
+
+impl SnapshotPlan {
+    /// Whether nothing is asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What a run was created with. Frozen: later edits of an agent or environment do not reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSpec {
@@ -88,6 +106,9 @@ pub struct RunSpec {
     pub model: String,
     /// The sandbox backend.
     pub backend: String,
+    /// What happens to the sandbox's writable layer before and after.
+    #[serde(default, skip_serializing_if = "SnapshotPlan::is_default")]
+    pub snapshot: SnapshotPlan,
     /// The limits.
     pub limits: Limits,
     /// Digest of the compiled policy; an approval made under another one is void.

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use stockade_bus::InProcessBus;
 use stockade_domain::{
-    AgentKind, AgentSpec, BudgetLimits, Environment, Limits, LimitsPatch, NetworkLevel, RunId, RunInput, RunSpec,
+    AgentKind, AgentSpec, BudgetLimits, Environment, Limits, LimitsPatch, NetworkLevel, RunId, RunInput, RunSpec, SnapshotPlan,
     TaskId, TeamId, Wire,
 };
 use stockade_gate::{
@@ -152,6 +152,7 @@ async fn claimed_run(store: &dyn Store) -> RunIdentity {
         environment,
         model: "bench".into(),
         backend: "native".into(),
+        snapshot: SnapshotPlan::default(),
         limits: Limits {
             budget: BudgetLimits::default(),
             ..Limits::default()

@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use stockade_domain::{AgentSpec, Environment, Failure, Limits, RepoSpec, Wire};
+use stockade_domain::{AgentSpec, Environment, Failure, Limits, RepoSpec, RunSpec, Wire};
 
 /// Whether an agent can run here: installed, and its wire answered by the provider.
 pub type AgentCheck = Arc<dyn Fn(&AgentSpec) -> Result<(), Failure> + Send + Sync>;
+
+/// Whether a run's backend can give what the run asks for: its image, its snapshot, its limits.
+pub type BackendCheck = Arc<dyn Fn(&RunSpec) -> Result<(), Failure> + Send + Sync>;
 
 /// Agents, environments and defaults, as configured.
 #[derive(Clone)]
@@ -31,6 +34,8 @@ pub struct Catalog {
     pub limits: Limits,
     /// Whether an agent can run here.
     pub agent_check: AgentCheck,
+    /// Whether a backend can give what a run asks for.
+    pub backend_check: BackendCheck,
 }
 
 /// Looks at a repository before anything is created for it.

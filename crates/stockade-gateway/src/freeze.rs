@@ -37,16 +37,20 @@ pub(crate) fn freeze(catalog: &Catalog, prompt: String, repo: Option<RepoSpec>, 
     }
     (catalog.agent_check)(&agent).map_err(|failure| unavailable(&agent, failure))?;
     let model = model(catalog, &agent, wanted.model)?;
-    Ok(RunSpec {
+    let spec = RunSpec {
         prompt,
         repo,
         agent,
         environment,
         model,
         backend,
+        snapshot: wanted.snapshot,
         limits,
         policy_version: policy.version(),
-    })
+    };
+    let fits = (catalog.backend_check)(&spec);
+    fits.map_err(|failure| of_failure(ProblemCode::BackendUnavailable, failure))?;
+    Ok(spec)
 }
 
 /// A prompt or message with words in it, not too many.
@@ -238,6 +242,6 @@ pub(crate) fn no_run_options(wanted: &CreateRun) -> Answer<()> {
     }
     Err(refuse(
         ProblemCode::InvalidBody,
-        "agent, environment, model, backend and limits belong to a run; leave them out where run is false",
+        "agent, environment, model, backend, limits and snapshot belong to a run; leave them out where run is false",
     ))
 }

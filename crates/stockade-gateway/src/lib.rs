@@ -37,7 +37,7 @@ use stockade_ports::{Bus, Clock, Engine, Store};
 use tokio::sync::watch;
 
 pub use auth::{NoRandomness, hash_token, mint_token};
-pub use catalog::{AgentCheck, Catalog, RepoProbe};
+pub use catalog::{AgentCheck, BackendCheck, Catalog, RepoProbe};
 pub use limits::HttpLimits;
 pub use routes::{Audience, Permission, ROUTES, Route};
 

@@ -35,6 +35,7 @@ pub(crate) async fn create(
         model: task.model,
         backend: task.backend,
         limits: task.limits,
+        snapshot: task.snapshot,
     };
     let run = if task.run {
         let spec = freeze::freeze(&app.catalog, task.prompt.clone(), repo.clone(), wanted)?;

@@ -125,6 +125,9 @@ impl Door<'_> {
         if verdict == Verdict::Deny {
             return Err(Shut::Refused(self.session.refuse(action).await));
         }
+        if self.session.trial.is_on() {
+            return Err(Shut::Refused(self.session.trial.would_allow(&action)));
+        }
         let early = match verdict {
             Verdict::Allow => Some(self.find().await),
             _ => None,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use stockade_domain::Run;
 use stockade_gate::{Gate, Scope};
 use stockade_policy::PolicyError;
-use stockade_ports::{Boundary, Egress, EgressError, EgressSession, Internal, Lease};
+use stockade_ports::{Boundary, Egress, EgressError, EgressSession, Internal, Lease, Tally};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::Semaphore,
@@ -21,7 +21,7 @@ use crate::{
     origin::{KernelOrigin, Origin},
     pins::Pins,
     refusals::Refusals,
-    session::Session,
+    session::{Session, Trial},
 };
 
 /// Why there is no Guard.
@@ -83,9 +83,11 @@ impl Guard {
             lookup: self.lookup.clone(),
             pins: Pins::new(self.config.max_names),
             refusals: Refusals::default(),
+            trial: Trial::default(),
             connections: Arc::new(Semaphore::new(self.config.max_connections)),
             waiting: Arc::new(Semaphore::new(self.config.max_waiting)),
             stop: CancellationToken::new(),
+            lost: CancellationToken::new(),
             tasks: TaskTracker::new(),
             config: self.config.clone(),
         })
@@ -105,10 +107,14 @@ impl Egress for Guard {
         let sockets = Sockets::take(boundary)?;
         let session = self.session(scope);
         for listener in sockets.streams {
-            session.tasks.spawn(accept(Arc::clone(&session), listener));
+            let alarm = Alarm(Arc::clone(&session));
+            let serve = accept(Arc::clone(&session), listener);
+            session.tasks.spawn(alarm.unless_stopped(serve));
         }
         for socket in sockets.datagrams {
-            session.tasks.spawn(dns::serve_datagrams(Arc::clone(&session), socket));
+            let alarm = Alarm(Arc::clone(&session));
+            let serve = dns::serve_datagrams(Arc::clone(&session), socket);
+            session.tasks.spawn(alarm.unless_stopped(serve));
         }
         Ok(Box::new(GuardSession { session }))
     }
@@ -179,6 +185,24 @@ async fn accept(session: Arc<Session>, listener: TcpListener) {
     }
 }
 
+/// Goes off when a task that serves the boundary ends and nobody ended the session: by a panic,
+/// for example. The sockets would then be open and nobody behind them.
+struct Alarm(Arc<Session>);
+
+impl Alarm {
+    async fn unless_stopped(self, serve: impl Future<Output = ()>) {
+        serve.await;
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if !self.0.stop.is_cancelled() {
+            self.0.lost.cancel();
+        }
+    }
+}
+
 /// A boundary being served. Dropping it ends every connection.
 struct GuardSession {
     session: Arc<Session>,
@@ -186,6 +210,19 @@ struct GuardSession {
 
 #[async_trait]
 impl EgressSession for GuardSession {
+    fn tally(&self) -> Tally {
+        self.session.trial.tally()
+    }
+
+    fn open(&self) {
+        self.session.trial.end();
+    }
+
+    async fn lost(&self) -> String {
+        self.session.lost.cancelled().await;
+        "a task that served its boundary has ended".to_owned()
+    }
+
     async fn close(&self) {
         self.session.stop.cancel();
         self.session.tasks.close();

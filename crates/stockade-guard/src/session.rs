@@ -1,11 +1,14 @@
 //! One boundary being served for one run.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use stockade_domain::{Action, Amounts, Outcome, Verdict};
 use stockade_gate::{Admission, Gate, Refusal, Scope, kind};
 use stockade_policy::Policy;
-use stockade_ports::{Internal, RunIdentity};
+use stockade_ports::{Internal, RunIdentity, Tally};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -22,12 +25,62 @@ pub(crate) struct Session {
     pub(crate) config: GuardConfig,
     pub(crate) pins: Pins,
     pub(crate) refusals: Refusals,
+    pub(crate) trial: Trial,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) waiting: Arc<Semaphore>,
     /// Cancelled when the session ends.
     pub(crate) stop: CancellationToken,
+    /// Cancelled when the boundary is not served any more though the session goes on.
+    pub(crate) lost: CancellationToken,
     /// Every task of the session, so that closing can wait for all of them.
     pub(crate) tasks: TaskTracker,
+}
+
+/// The time before the agent: everything is judged, counted and refused, nothing written down.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    over: AtomicBool,
+    tally: Mutex<Tally>,
+}
+
+impl Default for Trial {
+    fn default() -> Self {
+        Self {
+            over: AtomicBool::new(false),
+            tally: Mutex::new(Tally::default()),
+        }
+    }
+}
+
+impl Trial {
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        !self.over.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what would have been let through, and refuses it.
+    pub(crate) fn would_allow(&self, action: &Action) -> Denial {
+        self.lock().allowed.push(host_of(action));
+        Denial {
+            rule: "stockade.trial".to_owned(),
+            reason: "the sandbox is still being measured".to_owned(),
+        }
+    }
+}
+
+fn host_of(action: &Action) -> String {
+    action.args["host"].as_str().unwrap_or(&action.target).to_owned()
 }
 
 /// Why something was refused, for the answer to the client.
@@ -74,6 +127,10 @@ impl Session {
             rule: verdict.rule,
             reason: verdict.reason,
         };
+        if self.trial.is_on() {
+            self.trial.lock().denied.push(host_of(&action));
+            return denial;
+        }
         match self.refusals.count(&action) {
             Some(counted) => self.write_down(&action, counted).await.unwrap_or(denial),
             None => denial,

@@ -11,15 +11,22 @@
 
 pub mod frame;
 pub mod message;
+pub mod probe;
 
 pub use frame::{Decoder, Frame, FrameError, FrameKind, HEADER_LEN, MAX_CONTROL, MAX_DATA};
-pub use message::{ExecStart, ExitStatus, FailureKind, FromGuest, ToGuest};
+pub use message::{
+    ChangeKind, ExecStart, ExitStatus, FailureKind, FileChange, FileEntry, FileKind, FromGuest, TerminalSize, ToGuest,
+};
+pub use probe::{Observed, ProbeStart, Reached, Resolved};
 
 /// Version both sides name in their hello. Different numbers do not talk.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Credit, in bytes, that a command's output and a command's input start with.
 pub const INITIAL_CREDIT: u64 = 256 * 1024;
+
+/// Changes a watch may tell before the host has granted more.
+pub const WATCH_CREDIT: u64 = 256;
 
 /// Credit one data frame of `len` bytes uses up: its bytes and its bookkeeping,
 /// so that a flood of one-byte frames is bounded as well.

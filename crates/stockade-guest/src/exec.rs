@@ -1,7 +1,6 @@
-//! One running command as the Guest sees it: its pipes, its credit and its end.
+//! One running command as the Guest sees it: its streams, its credit and its end.
 
 use std::{
-    collections::VecDeque,
     ffi::CString,
     fs::File,
     io,
@@ -9,16 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stockade_guest_proto::{ExecStart, ExitStatus, FailureKind, FrameKind, FromGuest, INITIAL_CREDIT, data_cost};
+use stockade_guest_proto::{
+    ExecStart, ExitStatus, FailureKind, FrameKind, FromGuest, INITIAL_CREDIT, TerminalSize, data_cost,
+};
 
 use crate::{
     conn::Conn,
+    input::Input,
     keeper::{self, Program, REPORT_LEN, Report, Stdio, Step},
+    output::{CHUNK, Piece, Stream},
+    sweep,
     sys::{self, Pid, ProcessLimit},
+    terminal,
 };
 
-/// Bytes of output moved at once.
-const CHUNK: usize = 32 * 1024;
 /// How long a keeper may take to report the end of a killed tree before it is killed itself.
 const KEEPER_GRACE: Duration = Duration::from_millis(300);
 
@@ -26,33 +29,36 @@ const KEEPER_GRACE: Duration = Duration::from_millis(300);
 pub(crate) struct Exec {
     id: u32,
     keeper: Pid,
+    /// The command's own process, once it runs.
+    command: Option<Pid>,
     report: Option<OwnedFd>,
-    stdin: Option<OwnedFd>,
-    pending: VecDeque<u8>,
-    owed: u64,
-    eof: bool,
+    input: Input,
     stdout: Stream,
     stderr: Stream,
     credit: u64,
+    /// Bytes it may still print.
+    allowed: Option<u64>,
     deadline: Option<Instant>,
     killed: Option<Killed>,
     status: Option<ExitStatus>,
     told: bool,
+    /// Nobody wants what it still prints.
     unheard: bool,
     keeper_gone: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Killed {
-    timed_out: bool,
+    why: Why,
     at: Instant,
 }
 
-/// One output pipe. `left` is set at the command's end: what it had written by then.
-struct Stream {
-    kind: FrameKind,
-    fd: Option<OwnedFd>,
-    left: Option<usize>,
+/// Why a command must go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Host,
+    Time,
+    Output,
 }
 
 /// Which descriptors of a command the loop waits for.
@@ -64,52 +70,50 @@ pub(crate) enum Part {
     Stderr,
 }
 
+/// Both ends of a command's streams.
+struct Ends {
+    stdio: Stdio,
+    input: Input,
+    stdout: Stream,
+    stderr: Stream,
+}
+
 impl Exec {
     /// Starts a command. The host hears of the outcome by `Started` or `Failed`.
     pub(crate) fn start(request: ExecStart, limit: ProcessLimit) -> Result<Self, (FailureKind, String)> {
-        if request.timeout_ms == Some(0) {
-            return Err((FailureKind::Invalid, "a timeout of zero".to_owned()));
+        for (zero, what) in [
+            (request.timeout_ms == Some(0), "a timeout of zero"),
+            (request.max_output == Some(0), "an output limit of zero"),
+            (request.terminal.is_some_and(is_empty), "a terminal of size zero"),
+        ] {
+            if zero {
+                return Err((FailureKind::Invalid, what.to_owned()));
+            }
         }
         let program = program(&request, limit)?;
         let other = |e: io::Error| (FailureKind::Other, format!("no pipe or process: {e}"));
         let (report, report_write) = sys::pipe().map_err(other)?;
-        let (stdout, stdout_write) = sys::pipe().map_err(other)?;
-        let (stderr, stderr_write) = sys::pipe().map_err(other)?;
-        let (stdin_read, stdin) = if request.stdin {
-            let (read, write) = sys::pipe().map_err(other)?;
-            sys::set_nonblocking(write.as_raw_fd()).map_err(other)?;
-            (read, Some(write))
-        } else {
-            (File::open("/dev/null").map_err(other)?.into(), None)
+        sys::set_nonblocking(report.as_raw_fd()).map_err(other)?;
+        let ends = match request.terminal {
+            Some(size) => on_terminal(size).map_err(|e| {
+                let why = format!("this sandbox gives no pseudo-terminal: {e}");
+                (FailureKind::Other, why)
+            })?,
+            None => on_pipes(request.stdin).map_err(other)?,
         };
-        for fd in [&stdout, &stderr, &report] {
-            sys::set_nonblocking(fd.as_raw_fd()).map_err(other)?;
-        }
-        let stdio = Stdio {
-            stdin: stdin_read,
-            stdout: stdout_write,
-            stderr: stderr_write,
-        };
-        let keeper = keeper::spawn(&program, stdio, report_write).map_err(other)?;
-        let stream = |kind, fd| Stream {
-            kind,
-            fd: Some(fd),
-            left: None,
-        };
+        let keeper = keeper::spawn(&program, ends.stdio, report_write).map_err(other)?;
+        let timeout = request.timeout_ms.map(Duration::from_millis);
         Ok(Self {
             id: request.id,
             keeper,
+            command: None,
             report: Some(report),
-            stdin,
-            pending: VecDeque::new(),
-            owed: 0,
-            eof: false,
-            stdout: stream(FrameKind::Stdout, stdout),
-            stderr: stream(FrameKind::Stderr, stderr),
+            input: ends.input,
+            stdout: ends.stdout,
+            stderr: ends.stderr,
             credit: INITIAL_CREDIT,
-            deadline: request
-                .timeout_ms
-                .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms))),
+            allowed: request.max_output,
+            deadline: timeout.and_then(|time| Instant::now().checked_add(time)),
             killed: None,
             status: None,
             told: false,
@@ -148,19 +152,38 @@ impl Exec {
 
     /// Its time is up: the tree must go, what it printed still reaches the host.
     pub(crate) fn time_out(&mut self) {
-        self.condemn(true);
+        self.condemn(Why::Time);
     }
 
     /// The host wants no more of it: the tree must go and its output with it.
     pub(crate) fn kill(&mut self) {
-        self.condemn(false);
+        self.condemn(Why::Host);
         self.unheard = true;
     }
 
-    fn condemn(&mut self, timed_out: bool) {
+    fn condemn(&mut self, why: Why) {
         if self.killed.is_none() {
             let at = Instant::now();
-            self.killed = Some(Killed { timed_out, at });
+            self.killed = Some(Killed { why, at });
+        }
+    }
+
+    /// Signals the command's own process, if it still runs.
+    pub(crate) fn signal(&self, number: i32) {
+        // Once it was reaped its pid may be another process's, which has another parent.
+        if let Some(pid) = self.command.filter(|_| self.status.is_none() && !self.keeper_gone)
+            && sweep::parent(pid) == Some(self.keeper)
+        {
+            sys::signal(pid, number);
+        }
+    }
+
+    pub(crate) fn resize(&self, size: TerminalSize) {
+        if let Some(terminal) = self.stdout.open_terminal()
+            && !is_empty(size)
+        {
+            // Fails only on a terminal that is being closed.
+            let _ = terminal::resize(terminal.as_fd(), size);
         }
     }
 
@@ -169,17 +192,20 @@ impl Exec {
         self.note_end();
     }
 
-    /// From here on only what is in the pipes already counts as the command's output.
+    /// From here on only what was printed by now counts as the command's output.
     fn note_end(&mut self) {
-        for stream in [&mut self.stdout, &mut self.stderr] {
-            if stream.left.is_none() {
-                stream.left = stream.fd.as_ref().map(|fd| sys::bytes_waiting(fd.as_fd()));
-            }
-        }
+        let now = Instant::now();
+        self.stdout.note_end(now);
+        self.stderr.note_end(now);
     }
 
     pub(crate) fn add_credit(&mut self, bytes: u64) {
         self.credit = self.credit.saturating_add(bytes);
+    }
+
+    /// Whether its output may flow.
+    fn flows(&self, room: bool) -> bool {
+        room && self.credit > data_cost(0) && !self.unheard
     }
 
     /// The descriptors to wait for, with what to wait for.
@@ -188,30 +214,34 @@ impl Exec {
         if let Some(fd) = &self.report {
             out.push((Part::Report, fd.as_raw_fd(), libc::POLLIN));
         }
-        if let Some(fd) = &self.stdin {
-            // Without bytes to write only POLLERR matters: the command closed its input.
-            let events = if self.pending.is_empty() { 0 } else { libc::POLLOUT };
-            out.push((Part::Stdin, fd.as_raw_fd(), events));
+        if let Some((fd, events)) = self.input.interest() {
+            out.push((Part::Stdin, fd, events));
         }
-        let flows = room && self.credit > data_cost(0);
         for (part, stream) in [(Part::Stdout, &self.stdout), (Part::Stderr, &self.stderr)] {
-            if let Some(fd) = &stream.fd
-                && (flows || self.told)
-                && (self.told || stream.left != Some(0))
+            if let Some(fd) = stream.fd()
+                && (self.told || self.flows(room) && !stream.is_drained())
             {
-                out.push((part, fd.as_raw_fd(), libc::POLLIN));
+                out.push((part, fd, libc::POLLIN));
             }
         }
         out
+    }
+
+    /// When to look at its output although nothing has arrived.
+    pub(crate) fn look_at(&self, room: bool) -> Option<Instant> {
+        let looks = self.flows(room) && !self.told;
+        looks.then(|| self.stdout.look_at()).flatten()
     }
 
     /// Handles readiness of one descriptor.
     pub(crate) fn ready(&mut self, part: Part, conn: &mut Conn) {
         match part {
             Part::Report => self.read_report(conn),
-            Part::Stdin => self.write_stdin(conn),
-            Part::Stdout => self.read_output(Part::Stdout, conn),
-            Part::Stderr => self.read_output(Part::Stderr, conn),
+            Part::Stdin => {
+                self.input.write();
+                self.repay(conn);
+            }
+            Part::Stdout | Part::Stderr => self.read_output(part, conn),
         }
     }
 
@@ -221,7 +251,10 @@ impl Exec {
         match sys::read(fd.as_raw_fd(), &mut bytes) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Ok(REPORT_LEN) => match Report::decode(bytes) {
-                Some(Report::Started) => conn.send(&FromGuest::Started { id: self.id }),
+                Some(Report::Started(pid)) => {
+                    self.command = Some(pid);
+                    conn.send(&FromGuest::Started { id: self.id });
+                }
                 Some(Report::Refused(step, errno)) => {
                     let (kind, message) = refusal(step, errno);
                     conn.fail(self.id, kind, message);
@@ -245,82 +278,47 @@ impl Exec {
             Part::Stderr => &mut self.stderr,
             _ => &mut self.stdout,
         };
-        let Some(fd) = &stream.fd else { return };
         let mut buffer = [0; CHUNK];
-        let mut most = CHUNK;
-        if !self.told {
-            let credit = usize::try_from(self.credit.saturating_sub(data_cost(0)));
-            most = most.min(credit.unwrap_or(CHUNK));
-            most = most.min(stream.left.unwrap_or(CHUNK));
+        if self.told {
+            return stream.discard(&mut buffer);
         }
-        if most == 0 {
+        let credit = usize::try_from(self.credit.saturating_sub(data_cost(0))).unwrap_or(CHUNK);
+        // One byte more than allowed is what shows that it is too much.
+        let allowed = self.allowed.and_then(|allowed| usize::try_from(allowed.saturating_add(1)).ok());
+        let most = CHUNK.min(credit).min(allowed.unwrap_or(CHUNK));
+        let Piece::Bytes(read) = stream.read(&mut buffer[..most], Instant::now()) else {
             return;
+        };
+        let n = self.allowed.map_or(read, |left| read.min(usize::try_from(left).unwrap_or(read)));
+        self.allowed = self.allowed.map(|left| left.saturating_sub(n as u64));
+        if n > 0 {
+            conn.send_data(stream.kind, self.id, &buffer[..n]);
+            self.credit = self.credit.saturating_sub(data_cost(n));
         }
-        match sys::read(fd.as_raw_fd(), &mut buffer[..most]) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.left = stream.left.map(|_| 0),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Ok(0) | Err(_) => {
-                stream.fd = None;
-                stream.left = stream.left.map(|_| 0);
-            }
-            // The host knows of the end: what background processes still print is dropped,
-            // so that they neither block nor die of a closed pipe.
-            Ok(_) if self.told => {}
-            Ok(n) => {
-                conn.send_data(stream.kind, self.id, &buffer[..n]);
-                self.credit = self.credit.saturating_sub(data_cost(n));
-                stream.left = stream.left.map(|left| left.saturating_sub(n));
-            }
+        if n < read {
+            self.condemn(Why::Output);
+            self.unheard = true;
         }
     }
 
     /// Takes input from the host.
     pub(crate) fn input(&mut self, bytes: &[u8], conn: &mut Conn) {
-        self.owed += data_cost(bytes.len());
-        if self.stdin.is_some() {
-            self.pending.extend(bytes);
-            self.write_stdin(conn);
-        } else {
-            self.repay(conn);
-        }
+        self.input.take(bytes);
+        self.repay(conn);
     }
 
     pub(crate) fn input_eof(&mut self) {
-        self.eof = true;
-        if self.pending.is_empty() {
-            self.stdin = None;
-        }
-    }
-
-    fn write_stdin(&mut self, conn: &mut Conn) {
-        let Some(fd) = &self.stdin else { return };
-        while !self.pending.is_empty() {
-            match sys::write(fd.as_raw_fd(), self.pending.as_slices().0) {
-                Ok(n) => drop(self.pending.drain(..n)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.pending.clear();
-                    self.eof = true;
-                }
-            }
-        }
-        if self.eof {
-            self.stdin = None;
-        }
-        self.repay(conn);
+        self.input.end();
     }
 
     /// The command closed its end of the input pipe.
     pub(crate) fn input_refused(&mut self, conn: &mut Conn) {
-        self.stdin = None;
-        self.pending.clear();
+        self.input.close();
         self.repay(conn);
     }
 
     fn repay(&mut self, conn: &mut Conn) {
-        if self.owed > 0 {
-            let bytes = std::mem::take(&mut self.owed);
+        if let Some(bytes) = self.input.repay() {
             conn.send(&FromGuest::StdinCredit { id: self.id, bytes });
         }
     }
@@ -330,24 +328,71 @@ impl Exec {
         if self.told {
             return;
         }
-        let drained = |s: &Stream| s.fd.is_none() || s.left == Some(0);
+        if self.stdout.look_at().is_some_and(|at| at <= Instant::now()) && self.flows(conn.has_room()) {
+            self.read_output(Part::Stdout, conn);
+        }
         let status = match (self.killed, self.status) {
             // A kill is over when its keeper, and so the whole tree, is gone.
             (Some(_), _) if !self.keeper_gone => return,
-            (Some(Killed { timed_out: true, .. }), _) => ExitStatus::TimedOut,
+            (Some(Killed { why: Why::Time, .. }), _) => ExitStatus::TimedOut,
+            (Some(Killed { why: Why::Output, .. }), _) => ExitStatus::OutputLimit,
             (_, Some(status)) => status,
             // The keeper died before it could say: the agent killed it, or we did.
             (_, None) if self.keeper_gone => ExitStatus::Signal(libc::SIGKILL),
             _ => return,
         };
-        if !(self.unheard || drained(&self.stdout) && drained(&self.stderr)) {
+        if !(self.unheard || self.stdout.is_drained() && self.stderr.is_drained()) {
             return;
         }
         self.told = true;
-        self.stdin = None;
-        self.pending.clear();
+        self.input.close();
         conn.exited(self.id, status);
     }
+}
+
+fn is_empty(size: TerminalSize) -> bool {
+    size.rows == 0 || size.cols == 0
+}
+
+fn on_pipes(with_input: bool) -> io::Result<Ends> {
+    let (stdout, stdout_write) = sys::pipe()?;
+    let (stderr, stderr_write) = sys::pipe()?;
+    let (stdin, input) = if with_input {
+        let (read, write) = sys::pipe()?;
+        sys::set_nonblocking(write.as_raw_fd())?;
+        (read, Some(write))
+    } else {
+        (File::open("/dev/null")?.into(), None)
+    };
+    for fd in [&stdout, &stderr] {
+        sys::set_nonblocking(fd.as_raw_fd())?;
+    }
+    Ok(Ends {
+        stdio: Stdio {
+            stdin,
+            stdout: stdout_write,
+            stderr: stderr_write,
+            terminal: false,
+        },
+        input: Input::new(input, false),
+        stdout: Stream::pipe(FrameKind::Stdout, stdout),
+        stderr: Stream::pipe(FrameKind::Stderr, stderr),
+    })
+}
+
+fn on_terminal(size: TerminalSize) -> io::Result<Ends> {
+    let (ours, theirs) = terminal::open(size)?;
+    Ok(Ends {
+        stdio: Stdio {
+            stdin: theirs.try_clone()?,
+            stdout: theirs.try_clone()?,
+            stderr: theirs,
+            terminal: true,
+        },
+        input: Input::new(Some(ours.try_clone()?), true),
+        stdout: Stream::terminal(ours),
+        stderr: Stream::none(),
+    })
 }
 
 fn program(request: &ExecStart, limit: ProcessLimit) -> Result<Program, (FailureKind, String)> {

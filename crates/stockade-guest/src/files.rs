@@ -1,159 +1,143 @@
-//! Files in and out, with the rights of the agent's user and nobody else's.
+//! Files for the host, with the rights of the agent's user and nobody else's: reading, and what
+//! takes one step.
 
 use std::{
-    fs::{self, File, Permissions},
-    io::{self, Read, Write},
-    os::{
-        fd::AsFd,
-        unix::fs::{OpenOptionsExt, PermissionsExt},
-    },
-    path::{Path, PathBuf},
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, BorrowedFd},
 };
 
-use stockade_guest_proto::{FailureKind, FrameKind, FromGuest};
+use stockade_guest_proto::{FileEntry, FileKind, FrameKind, FromGuest, data_cost};
 
-use crate::{conn::Conn, sys};
+use crate::{
+    conn::Conn,
+    path::{self, Failure, failure, invalid},
+    sysfile::{self, Stat},
+};
 
 const CHUNK: usize = 32 * 1024;
 
-type Failure = (FailureKind, String);
-
-fn failure(path: &Path, error: &io::Error) -> Failure {
-    let kind = match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOTDIR) => FailureKind::NotFound,
-        Some(libc::ENOSPC | libc::EDQUOT) => FailureKind::DiskFull,
-        _ => FailureKind::Other,
-    };
-    (kind, format!("{}: {error}", path.display()))
-}
-
-fn absolute(path: &str) -> Result<PathBuf, Failure> {
-    if path.starts_with('/') && !path.contains('\0') {
-        Ok(PathBuf::from(path))
-    } else {
-        let why = format!("{path:?} is not an absolute path");
-        Err((FailureKind::Invalid, why))
-    }
-}
-
 /// A file on its way to the host.
 pub(crate) struct ReadJob {
-    path: PathBuf,
+    path: String,
     file: File,
     left: u64,
+    /// How much the host has room for; without it, for everything.
+    credit: Option<u64>,
 }
 
 impl ReadJob {
-    pub(crate) fn start(path: &str, limit: u64) -> Result<Self, Failure> {
-        let path = absolute(path)?;
-        // O_NONBLOCK: a FIFO must not stop pid 1.
-        let file = File::options()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(&path)
-            .map_err(|e| failure(&path, &e))?;
-        let meta = file.metadata().map_err(|e| failure(&path, &e))?;
-        if !meta.is_file() {
-            let why = format!("{} is not a regular file", path.display());
-            return Err((FailureKind::Invalid, why));
+    pub(crate) fn start(path: &str, limit: u64, credit: Option<u64>) -> Result<Self, Failure> {
+        let found = path::find(path, true)?;
+        let regular = |stat: &Stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG;
+        let not_regular = || invalid(format!("{path} is not a regular file"));
+        if !regular(&found.stat) {
+            return Err(not_regular());
         }
-        // In /proc the Guest would see itself, which is closed to everybody else.
-        if sys::is_procfs(file.as_fd()).map_err(|e| failure(&path, &e))? {
-            let why = format!("{} is not a stored file", path.display());
-            return Err((FailureKind::Invalid, why));
+        let flags = libc::O_RDONLY | sysfile::CAREFUL;
+        let file = sysfile::open_at(found.parent.as_fd(), &found.name, flags, 0).map_err(|e| failure(path, &e))?;
+        // It may be something else by now.
+        let stat = path::judged(file.as_fd(), path)?;
+        if !regular(&stat) {
+            return Err(not_regular());
         }
-        if meta.len() > limit {
-            return Err(too_large(&path));
+        if u64::try_from(stat.st_size).unwrap_or(0) > limit {
+            return Err(too_large(path));
         }
         Ok(Self {
-            path,
-            file,
+            path: path.to_owned(),
+            file: file.into(),
             left: limit,
+            credit,
         })
+    }
+
+    pub(crate) fn add_credit(&mut self, bytes: u64) {
+        self.credit = self.credit.map(|credit| credit.saturating_add(bytes));
+    }
+
+    /// Whether the host has room for more.
+    pub(crate) fn is_runnable(&self) -> bool {
+        self.credit.is_none_or(|credit| credit > data_cost(0))
     }
 
     /// Sends the next piece; `true` when the file is whole.
     pub(crate) fn step(&mut self, id: u32, conn: &mut Conn) -> Result<bool, Failure> {
         let mut buffer = [0; CHUNK];
-        let n = self.file.read(&mut buffer).map_err(|e| failure(&self.path, &e))?;
+        let room = self.credit.map(|credit| credit.saturating_sub(data_cost(0)));
+        let room = room.and_then(|room| usize::try_from(room).ok());
+        let most = room.unwrap_or(CHUNK).min(CHUNK);
+        let n = self.file.read(&mut buffer[..most]).map_err(|e| failure(&self.path, &e))?;
         if n == 0 {
             conn.send(&FromGuest::Done { id });
             return Ok(true);
         }
         // It may have grown since it was opened.
         self.left = self.left.checked_sub(n as u64).ok_or_else(|| too_large(&self.path))?;
+        self.credit = self.credit.map(|credit| credit.saturating_sub(data_cost(n)));
         conn.send_data(FrameKind::File, id, &buffer[..n]);
         Ok(false)
     }
 }
 
-fn too_large(path: &Path) -> Failure {
-    (FailureKind::TooLarge, path.display().to_string())
+pub(crate) fn too_large(path: &str) -> Failure {
+    (stockade_guest_proto::FailureKind::TooLarge, path.to_owned())
 }
 
-/// A file on its way from the host: written beside its target, then renamed over it.
-pub(crate) struct WriteJob {
-    path: PathBuf,
-    temporary: PathBuf,
-    file: File,
-    left: u64,
-    mode: u32,
-    kept: bool,
+/// What a path names, without following its last part.
+pub(crate) fn stat(path: &str) -> Result<FileEntry, Failure> {
+    let found = path::find(path, false)?;
+    Ok(entry(path.to_owned(), &found.stat, found.parent.as_fd(), &found.name))
 }
 
-impl WriteJob {
-    pub(crate) fn start(id: u32, path: &str, mode: u32, size: u64) -> Result<Self, Failure> {
-        let path = absolute(path)?;
-        let (Some(parent), Some(_)) = (path.parent(), path.file_name()) else {
-            let why = format!("{} names no file", path.display());
-            return Err((FailureKind::Invalid, why));
-        };
-        fs::create_dir_all(parent).map_err(|e| failure(parent, &e))?;
-        let temporary = parent.join(format!(".stockade-write-{id}"));
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(|e| failure(&path, &e))?;
-        Ok(Self {
-            path,
-            temporary,
-            file,
-            left: size,
-            mode,
-            kept: false,
-        })
-    }
-
-    /// Whether all bytes have arrived.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.left == 0
-    }
-
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
-            let why = "more bytes than announced".to_owned();
-            (FailureKind::Invalid, why)
-        })?;
-        self.file.write_all(bytes).map_err(|e| failure(&self.path, &e))
-    }
-
-    /// Puts the whole file in its place.
-    pub(crate) fn finish(mut self) -> Result<(), Failure> {
-        self.file
-            .set_permissions(Permissions::from_mode(self.mode & 0o7777))
-            .and_then(|()| fs::rename(&self.temporary, &self.path))
-            .map_err(|e| failure(&self.path, &e))?;
-        self.kept = true;
-        Ok(())
+/// An entry; the text of a link is read where it stands.
+pub(crate) fn entry(path: String, stat: &Stat, dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> FileEntry {
+    let kind = match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG => FileKind::File,
+        libc::S_IFDIR => FileKind::Directory,
+        libc::S_IFLNK => FileKind::Link,
+        _ => FileKind::Other,
+    };
+    let target = (kind == FileKind::Link).then(|| sysfile::read_link_at(dir, name).unwrap_or_default());
+    let seconds = stat.st_mtime.saturating_mul(1000);
+    FileEntry {
+        path,
+        kind,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mode: stat.st_mode & 0o7777,
+        modified_ms: seconds.saturating_add(stat.st_mtime_nsec / 1_000_000),
+        target: target.map(|target| String::from_utf8_lossy(&target).into_owned()),
     }
 }
 
-impl Drop for WriteJob {
-    fn drop(&mut self) {
-        if !self.kept {
-            let _ = fs::remove_file(&self.temporary);
+/// Makes a directory and those above it.
+pub(crate) fn make_dir(path: &str, mode: u32) -> Result<(), Failure> {
+    // The root of a tree is there.
+    if path::find(path, false).is_ok_and(|found| found.kind() == libc::S_IFDIR) {
+        return Ok(());
+    }
+    let place = path::place(path, true)?;
+    match sysfile::make_dir_at(place.parent.as_fd(), &place.name, 0o700) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
+            let there = sysfile::stat_at(place.parent.as_fd(), &place.name).map_err(|e| failure(path, &e))?;
+            if there.st_mode & libc::S_IFMT == libc::S_IFDIR {
+                return Ok(());
+            }
+            return Err(invalid(format!("{path} is there and is no directory")));
         }
+        Err(e) => return Err(failure(path, &e)),
     }
+    // Not subject to the umask, and by descriptor: its name may be somebody else's by now.
+    let made = path::open_dir(place.parent.as_fd(), &place.name, path)?;
+    sysfile::set_mode(made.as_fd(), mode).map_err(|e| failure(path, &e))
+}
+
+/// Gives something another name.
+pub(crate) fn rename(from: &str, to: &str) -> Result<(), Failure> {
+    let source = path::place(from, false)?;
+    let target = path::place(to, false)?;
+    let shown = format!("{from} to {to}");
+    let (a, b) = (source.parent.as_fd(), target.parent.as_fd());
+    sysfile::rename_at((a, &source.name), (b, &target.name)).map_err(|e| failure(&shown, &e))
 }

@@ -10,9 +10,12 @@ use std::{
 use stockade_guest_proto::{FailureKind, Frame, FrameKind, FromGuest, PROTOCOL_VERSION, ToGuest};
 
 use crate::{
+    confine,
     conn::Conn,
+    ending::Ending,
     exec::{Exec, Part},
-    files::{ReadJob, WriteJob},
+    jobs::Jobs,
+    landlock, probe,
     sweep::sweep,
     sys::{self, ProcessLimit},
 };
@@ -26,8 +29,9 @@ pub(crate) struct Guest {
     children: OwnedFd,
     limit: ProcessLimit,
     execs: BTreeMap<u32, Exec>,
-    reads: BTreeMap<u32, ReadJob>,
-    writes: BTreeMap<u32, WriteJob>,
+    jobs: Jobs,
+    /// Everything was asked to end.
+    ending: Option<Ending>,
     /// Processes were orphaned whose keeper is dead; they are to be found and killed.
     orphans: bool,
 }
@@ -38,6 +42,7 @@ enum Waiting {
     HostOutput,
     Children,
     Exec(u32, Part),
+    Job(u32),
 }
 
 impl Guest {
@@ -49,8 +54,8 @@ impl Guest {
             limit: sys::split_process_limit()?,
             conn: Conn::new()?,
             execs: BTreeMap::new(),
-            reads: BTreeMap::new(),
-            writes: BTreeMap::new(),
+            jobs: Jobs::default(),
+            ending: None,
             orphans: false,
         })
     }
@@ -69,12 +74,13 @@ impl Guest {
                     return Ok(());
                 }
             }
-            self.send_files();
+            self.jobs.step(&mut self.conn);
             self.time_out();
             for exec in self.execs.values_mut() {
                 exec.conclude(&mut self.conn);
             }
             self.kill_what_must_die();
+            self.look_for_the_end();
             self.execs.retain(|_, exec| !exec.is_over());
         }
     }
@@ -97,19 +103,28 @@ impl Guest {
                 add(fd, events, Waiting::Exec(*id, part));
             }
         }
+        if room {
+            for (id, fd) in self.jobs.interests() {
+                add(fd, libc::POLLIN, Waiting::Job(id));
+            }
+        }
         (fds, waiting)
     }
 
     fn wait_ms(&self) -> i32 {
-        if !self.reads.is_empty() && self.conn.has_room() {
+        let room = self.conn.has_room();
+        if room && self.jobs.is_runnable() {
             return 0;
         }
         let now = Instant::now();
         let dying = self.orphans || self.execs.values().any(Exec::is_dying);
         let sweep = dying.then_some(SWEEP_EVERY);
         let deadline = self.execs.values().filter_map(Exec::deadline).min();
-        let deadline = deadline.map(|at| at.saturating_duration_since(now));
-        match sweep.into_iter().chain(deadline).min() {
+        let look = self.execs.values().filter_map(|exec| exec.look_at(room)).min();
+        let from_now = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(now));
+        let ending = self.ending.as_ref().and_then(|ending| ending.wait(now));
+        let all = [sweep, from_now(deadline), from_now(look), ending];
+        match all.into_iter().flatten().min() {
             // Rounded up, or the last millisecond would spin.
             Some(wait) => i32::try_from(wait.as_millis()).unwrap_or(i32::MAX - 1) + 1,
             None => -1,
@@ -121,6 +136,7 @@ impl Guest {
         match waiting {
             Waiting::HostOutput => self.conn.flush()?,
             Waiting::Children => self.reap(),
+            Waiting::Job(id) => self.jobs.ready(*id, &mut self.conn),
             Waiting::Exec(id, part) => {
                 if let Some(exec) = self.execs.get_mut(id) {
                     if *part == Part::Stdin && revents & libc::POLLERR != 0 {
@@ -155,13 +171,7 @@ impl Guest {
                     exec.input(&frame.payload, &mut self.conn);
                 }
             }
-            FrameKind::File => {
-                // A write that failed is gone from the table and its late bytes are dropped.
-                if let Some(job) = self.writes.get_mut(&frame.stream) {
-                    let result = job.write(&frame.payload);
-                    self.written(frame.stream, result);
-                }
-            }
+            FrameKind::File => self.jobs.input(frame.stream, &frame.payload, &mut self.conn),
             FrameKind::Stdout | FrameKind::Stderr => {}
         }
         Ok(true)
@@ -173,6 +183,8 @@ impl Guest {
             ToGuest::Shutdown => return false,
             ToGuest::Hello { .. } | ToGuest::Unknown => {}
             ToGuest::Ping { id } => self.conn.send(&FromGuest::Pong { id }),
+            ToGuest::Probe(start) => probe::run(&start, self.limit, &mut self.conn),
+            ToGuest::Confine { id, filters } => confine::run(id, &filters, &mut self.conn),
             ToGuest::Exec(request) => self.start(request),
             ToGuest::StdinEof { id } => {
                 if let Some(exec) = self.execs.get_mut(&id) {
@@ -183,21 +195,27 @@ impl Guest {
                 if let Some(exec) = self.execs.get_mut(&id) {
                     exec.add_credit(bytes);
                 }
+                self.jobs.add_credit(id, bytes);
             }
             ToGuest::Kill { id } => {
                 if let Some(exec) = self.execs.get_mut(&id) {
                     exec.kill();
                 }
             }
-            ToGuest::ReadFile { id, path, limit } => match ReadJob::start(&path, limit) {
-                Ok(job) => drop(self.reads.insert(id, job)),
-                Err((kind, message)) => self.conn.fail(id, kind, message),
-            },
-            ToGuest::WriteFile { id, path, mode, size } => {
-                let result = WriteJob::start(id, &path, mode, size);
-                let result = result.map(|job| drop(self.writes.insert(id, job)));
-                self.written(id, result);
+            ToGuest::Signal { id, number } => {
+                if let Some(exec) = self.execs.get(&id) {
+                    exec.signal(number);
+                }
             }
+            ToGuest::Resize { id, size } => {
+                if let Some(exec) = self.execs.get(&id) {
+                    exec.resize(size);
+                }
+            }
+            ToGuest::Terminate { id, grace_ms } => {
+                self.ending = Some(Ending::new(id, Duration::from_millis(grace_ms)));
+            }
+            about_files => self.jobs.message(about_files, &mut self.conn),
         }
         true
     }
@@ -208,42 +226,17 @@ impl Guest {
             let why = format!("request {id} is in use");
             return self.conn.fail(id, FailureKind::Invalid, why);
         }
+        if self.ending.is_some() {
+            let why = "everything was asked to end".to_owned();
+            return self.conn.fail(id, FailureKind::Other, why);
+        }
+        if let Err(e) = landlock::enter() {
+            return self.conn.fail(id, FailureKind::Other, format!("enter the Landlock domain: {e}"));
+        }
         match Exec::start(request, self.limit) {
             Ok(exec) => drop(self.execs.insert(id, exec)),
             Err((kind, message)) => self.conn.fail(id, kind, message),
         }
-    }
-
-    /// After a step of a write: finishes it when whole, drops it when failed.
-    fn written(&mut self, id: u32, result: Result<(), (FailureKind, String)>) {
-        let result = match result {
-            Ok(()) if !self.writes.get(&id).is_some_and(WriteJob::is_whole) => return,
-            Ok(()) => self.writes.remove(&id).map_or(Ok(()), WriteJob::finish),
-            Err(e) => {
-                self.writes.remove(&id);
-                Err(e)
-            }
-        };
-        match result {
-            Ok(()) => self.conn.send(&FromGuest::Done { id }),
-            Err((kind, message)) => self.conn.fail(id, kind, message),
-        }
-    }
-
-    fn send_files(&mut self) {
-        let conn = &mut self.conn;
-        self.reads.retain(|id, job| {
-            if !conn.has_room() {
-                return true;
-            }
-            match job.step(*id, conn) {
-                Ok(whole) => !whole,
-                Err((kind, message)) => {
-                    conn.fail(*id, kind, message);
-                    false
-                }
-            }
-        });
     }
 
     fn time_out(&mut self) {
@@ -288,5 +281,13 @@ impl Guest {
         let healthy = keepers(&Exec::is_healthy);
         let spare = keepers(&|e| e.spares_keeper(now));
         self.orphans = sweep(&healthy, &spare) > 0;
+    }
+
+    fn look_for_the_end(&mut self) {
+        let Some(ending) = &mut self.ending else { return };
+        let keepers = self.execs.values().map(Exec::keeper).collect();
+        if let Some(id) = ending.look(&keepers) {
+            self.conn.send(&FromGuest::Done { id });
+        }
     }
 }

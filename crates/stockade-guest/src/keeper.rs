@@ -9,10 +9,13 @@ use std::{
     ffi::CString,
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsRawFd, IntoRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd},
 };
 
-use crate::sys::{self, Forked, ProcessLimit};
+use crate::{
+    sys::{self, Forked, ProcessLimit},
+    terminal,
+};
 
 /// A command ready to be started: nothing in here can fail to convert any more.
 pub(crate) struct Program {
@@ -23,17 +26,20 @@ pub(crate) struct Program {
     pub(crate) limit: ProcessLimit,
 }
 
-/// The command's ends of its pipes; `stdin` is `/dev/null` when no input follows.
+/// The command's ends of its streams; `stdin` is `/dev/null` when no input follows.
 pub(crate) struct Stdio {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+    /// All three are one terminal, which becomes the command's controlling one.
+    pub(crate) terminal: bool,
 }
 
 /// What a keeper tells the Guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Report {
-    Started,
+    /// The command runs; its process.
+    Started(sys::Pid),
     /// Could not start: at which step (see [`Step`]), with which errno.
     Refused(Step, i32),
     /// Wait status of the command.
@@ -55,7 +61,7 @@ pub(crate) const REPORT_LEN: usize = 9;
 impl Report {
     fn encode(self) -> [u8; REPORT_LEN] {
         let (tag, a, b) = match self {
-            Self::Started => (1, 0, 0),
+            Self::Started(pid) => (1, pid, 0),
             Self::Refused(step, errno) => (2, step as i32, errno),
             Self::Exited(status) => (3, status, 0),
         };
@@ -70,7 +76,7 @@ impl Report {
         let a = i32::from_ne_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
         let b = i32::from_ne_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]);
         Some(match bytes[0] {
-            1 => Self::Started,
+            1 => Self::Started(a),
             2 => Self::Refused(
                 match a {
                     0 => Step::Fork,
@@ -110,7 +116,7 @@ fn keep(program: &Program, stdio: Stdio, report: OwnedFd) -> i32 {
             return 0;
         }
     };
-    if !tell(Report::Started) {
+    if !tell(Report::Started(command)) {
         return 1;
     }
     loop {
@@ -137,7 +143,12 @@ fn start(program: &Program, stdio: Stdio) -> Result<sys::Pid, (Step, io::Error)>
         sys::duplicate(null.as_raw_fd(), fd).map_err(|e| (Step::Prepare, e))?;
     }
     sys::set_name(c"stockade-keeper");
-    sys::become_subreaper().map_err(|e| (Step::Prepare, e))?;
+    match sys::become_subreaper() {
+        // gVisor before 2023 has none. Orphans become pid 1's there, and the next sweep ends them:
+        // sooner than they had to go, but nothing that should end stays.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+        other => other.map_err(|e| (Step::Prepare, e))?,
+    }
     let (failure, failure_write) = sys::pipe().map_err(|e| (Step::Prepare, e))?;
     match sys::fork().map_err(|e| (Step::Fork, e))? {
         Forked::Child => {
@@ -170,6 +181,9 @@ fn start(program: &Program, stdio: Stdio) -> Result<sys::Pid, (Step, io::Error)>
 fn become_command(program: &Program, stdio: Stdio, failure: &OwnedFd) -> (Step, io::Error) {
     let prepare = || -> io::Result<()> {
         sys::new_session()?;
+        if stdio.terminal {
+            terminal::control(stdio.stdin.as_fd())?;
+        }
         for (target, fd) in [stdio.stdin, stdio.stdout, stdio.stderr].into_iter().enumerate() {
             // Above 2 by construction: 0 to 2 are /dev/null by now.
             sys::duplicate(fd.into_raw_fd(), i32::try_from(target).unwrap_or(2))?;
@@ -202,7 +216,7 @@ mod tests {
     #[test]
     fn reports_round_trip_and_garbage_is_refused() {
         for report in [
-            Report::Started,
+            Report::Started(42),
             Report::Refused(Step::Chdir, libc::ENOENT),
             Report::Exited(9),
         ] {

@@ -2,13 +2,29 @@
 //! writes files for the host, reaps what dies and kills what must. It holds no secret,
 //! decides nothing, and the sandbox ends with it.
 
+mod confine;
 mod conn;
+mod ending;
 mod exec;
 mod files;
 mod guest;
+mod inotify;
+mod input;
+mod jobs;
 mod keeper;
+mod landlock;
+mod list;
+mod output;
+mod path;
+mod probe;
+mod remove;
 mod sweep;
 mod sys;
+mod sysfile;
+mod terminal;
+mod watch;
+mod woods;
+mod write;
 
 fn main() {
     // Anywhere but as pid 1 of its own pid namespace its sweeps would be a massacre.

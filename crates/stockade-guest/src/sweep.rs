@@ -30,6 +30,18 @@ pub(crate) fn sweep(healthy: &HashSet<Pid>, spare: &HashSet<Pid>) -> usize {
     found
 }
 
+/// The parent of a process that has not ended.
+pub(crate) fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&stat).filter(|process| !process.zombie).map(|process| process.parent)
+}
+
+/// Every process that has not ended.
+pub(crate) fn living() -> Vec<Pid> {
+    let living = parents().into_iter().filter(|(_, process)| !process.zombie);
+    living.map(|(pid, _)| pid).collect()
+}
+
 struct Process {
     parent: Pid,
     zombie: bool,

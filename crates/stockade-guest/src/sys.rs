@@ -256,6 +256,15 @@ pub(crate) fn kill(pid: Pid) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
+/// Sends a signal to one process; it is no error if it is gone or the number is none.
+pub(crate) fn signal(pid: Pid, number: i32) {
+    // Numbers below 1 would ask or reach somebody else.
+    if pid > 1 && number > 0 {
+        // SAFETY: one process, by number.
+        unsafe { libc::kill(pid, number) };
+    }
+}
+
 /// Waits for events on `fds` for at most `timeout_ms` (-1: for ever).
 pub(crate) fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> io::Result<()> {
     let count = libc::nfds_t::try_from(fds.len()).unwrap_or(libc::nfds_t::MAX);

@@ -32,8 +32,9 @@ const NEVER: &[&str] = &[
     "instance-data",
     "metadata",
 ];
-/// Suffixes below which every name means this machine or Stockade itself.
-const NEVER_BELOW: &[&str] = &["localhost", "stockade.internal"];
+/// Suffixes below which every name means this machine or Stockade itself, or nothing at all
+/// (RFC 6761 6.4, RFC 7686).
+const NEVER_BELOW: &[&str] = &["localhost", "stockade.internal", "invalid", "onion"];
 /// Suffixes of private networks; only an entry that names the very host opens one.
 const PRIVATE_BELOW: &[&str] = &[
     "internal",

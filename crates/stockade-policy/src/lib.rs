@@ -5,6 +5,8 @@
 //! that matches decides; then what the kind of action does by default. An agent's rule can
 //! narrow what the environment allows and never widen it.
 //!
+//! For files, written by tools or exported, see [`files`].
+//!
 //! For egress the parts are [`host`] (one parser for hosts), [`address`] (what kind of place
 //! an address is), [`egress`] (levels, domains, ports), [`trusted`] (the curated list) and
 //! [`fault`] (what the Guard saw that nothing may allow). The action describes what was
@@ -24,6 +26,7 @@
 pub mod address;
 pub mod egress;
 pub mod fault;
+pub mod files;
 pub mod host;
 pub mod pattern;
 pub mod policy;
@@ -33,6 +36,7 @@ pub mod trusted;
 pub use address::{AddressClass, AddressVerdict, SYNTHETIC_RANGE};
 pub use egress::{EgressRules, INTERNAL_HOSTS, Protocol};
 pub use fault::Fault;
+pub use files::FilePolicy;
 pub use host::{Host, HostError, HostName, host_and_port};
 pub use policy::{Policy, PolicyError};
 pub use trusted::TRUSTED_VERSION;

@@ -11,13 +11,14 @@ use crate::{
     address::AddressVerdict,
     egress::{EgressRules, Protocol, deny, is_infrastructure},
     fault::Fault,
+    files::FilePolicy,
     host::{Host, host_and_port},
     rules::AgentRules,
     trusted::{TRUSTED, TRUSTED_VERSION},
 };
 
 /// Changes when the same rules would decide differently, so that no approval outlives it.
-const SEMANTICS: u32 = 1;
+const SEMANTICS: u32 = 2;
 
 /// Why rules do not compile. Nothing runs under rules that do not compile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +48,7 @@ pub enum PolicyError {
 pub struct Policy {
     rules: AgentRules,
     egress: EgressRules,
+    files: FilePolicy,
     version: Digest,
 }
 
@@ -58,14 +60,17 @@ impl Policy {
     /// [`PolicyError`] names the rule or environment that is wrong.
     pub fn compile(agent: &AgentSpec, environment: &Environment) -> Result<Self, PolicyError> {
         let rules = AgentRules::compile(agent)?;
-        let egress = EgressRules::compile(environment).map_err(|cause| PolicyError::Environment {
+        let wrong = |cause| PolicyError::Environment {
             environment: environment.name.clone(),
             cause,
-        })?;
+        };
+        let egress = EgressRules::compile(environment).map_err(wrong)?;
+        let files = FilePolicy::compile(&environment.files).map_err(wrong)?;
         Ok(Self {
+            version: version(agent, environment, &files),
             rules,
             egress,
-            version: version(agent, environment),
+            files,
         })
     }
 
@@ -77,12 +82,32 @@ impl Policy {
     /// What the policy says to an action.
     ///
     /// For most kinds the agent's first matching rule decides, then the kind's default. For
-    /// egress the environment decides and the agent's rules only narrow: they ask or deny.
+    /// egress, and for files that are written or exported, the environment decides and the
+    /// agent's rules only narrow: they ask or deny.
     pub fn evaluate(&self, action: &Action) -> PolicyVerdict {
-        match action.kind {
-            ActionKind::Egress => self.evaluate_egress(action),
-            kind => self.rules.verdict(action).unwrap_or_else(|| default_verdict(kind)),
+        let environment = match action.kind {
+            ActionKind::Egress => return self.evaluate_egress(action),
+            ActionKind::Tool | ActionKind::Permission => self.files.judge_write(action),
+            ActionKind::Export => self.files.judge_export(action),
+            ActionKind::Model | ActionKind::Credential => None,
+        };
+        let agent = || {
+            self.rules
+                .verdict(action)
+                .unwrap_or_else(|| default_verdict(action.kind))
+        };
+        match environment {
+            None => agent(),
+            Some(refused) if refused.verdict == Verdict::Deny => refused,
+            Some(asked) => Some(agent())
+                .filter(|own| own.verdict == Verdict::Deny)
+                .unwrap_or(asked),
         }
+    }
+
+    /// The environment's file rules.
+    pub fn files(&self) -> &FilePolicy {
+        &self.files
     }
 
     /// The environment's network, for the Guard.
@@ -234,13 +259,14 @@ fn text<'a>(action: &'a Action, key: &str) -> Option<&'a str> {
     action.args.get(key).and_then(Value::as_str)
 }
 
-fn version(agent: &AgentSpec, environment: &Environment) -> Digest {
+fn version(agent: &AgentSpec, environment: &Environment, files: &FilePolicy) -> Digest {
     let trusted = (environment.network == NetworkLevel::Trusted).then(|| {
         let domains: Vec<_> = TRUSTED.iter().map(|category| category.domains).collect();
         json!({ "version": TRUSTED_VERSION, "domains": domains })
     });
     digest_of(&json!({
         "semantics": SEMANTICS, "rules": agent.rules, "environment": environment, "trusted": trusted,
+        "sensitive": files.list(),
     }))
 }
 

@@ -20,10 +20,32 @@ pub trait Egress: Send + Sync {
 }
 
 /// A boundary that is being served. Dropping it closes every connection.
+///
+/// It starts closed: every attempt is judged as it will be later, counted in the tally, and
+/// refused whatever the judgement. [`EgressSession::open`] ends that.
 #[async_trait]
 pub trait EgressSession: Send + Sync {
+    /// What was tried while the session was closed.
+    fn tally(&self) -> Tally;
+
+    /// Lets the rules decide from now on. Called by [`crate::sandbox::prove`] alone.
+    fn open(&self);
+
+    /// Resolves when the boundary is no longer served though nobody closed it, with the reason.
+    /// The sandbox then has to end.
+    async fn lost(&self) -> String;
+
     /// Closes every connection and waits until each is settled.
     async fn close(&self);
+}
+
+/// What was tried on a closed session, each by host name or address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// What the rules refuse.
+    pub denied: Vec<String>,
+    /// What they would have let pass.
+    pub allowed: Vec<String>,
 }
 
 /// Why a boundary is not served.

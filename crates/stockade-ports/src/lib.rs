@@ -10,7 +10,8 @@
 //! | [`Bus`] | gate, gateway | in-process |
 //! | [`Engine`] | gateway | embedded |
 //! | [`Activities`] | engine | runner |
-//! | [`Sandbox`] | runner | native Linux |
+//! | [`Sandbox`] | runner | native Linux, OCI runtimes, Docker Engine |
+//! | [`Images`] | runner | the image store |
 //! | [`Egress`] | runner | guard |
 //! | [`Internal`] | guard | gateway |
 //! | [`ModelProvider`] | gate | upstream HTTP, scripted, replay |
@@ -29,6 +30,7 @@ pub mod clock;
 pub mod conformance;
 pub mod egress;
 pub mod engine;
+pub mod image;
 pub mod ledger;
 pub mod model;
 pub mod sandbox;
@@ -39,11 +41,13 @@ pub use bus::{Bus, Topic};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use egress::{
     Egress, EgressError, EgressSession, Internal, InternalBody, InternalRequest, InternalResponse, RunIdentity,
+    Tally,
 };
 pub use engine::{Activities, Engine, EngineError};
+pub use image::{Collected, ImageError, Images, PullProgress};
 pub use model::{ModelError, ModelProvider, ModelRequest, ModelResponse, wire_error};
 pub use sandbox::{
-    Boundary, ExecRequest, Exit, Output, Process, Reaped, Sandbox, SandboxError, SandboxEvidence, SandboxFacts,
-    SandboxHandle, SandboxSpec,
+    Boundary, Capabilities, ExecRequest, Exit, FreshSandbox, ImageTree, Measurement, Output, ProbePlan, Process, Reaped,
+    RootFs, Sandbox, SandboxError, SandboxEvidence, SandboxFacts, SandboxHandle, SandboxSpec, Snapshot, Witness, prove,
 };
 pub use store::{Claim, CreateRun, CreateTask, Created, Lease, Message, Settle, Store, StoreError, TokenRecord};

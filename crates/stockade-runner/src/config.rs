@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ed25519_dalek::SigningKey;
 use stockade_gate::{Gate, model::ModelDoor};
-use stockade_ports::{Egress, Sandbox};
+use stockade_ports::{Egress, Images, Sandbox};
 
 /// Origin under which sandboxes reach the model gateway.
 pub const LLM_URL: &str = "http://llm.stockade.internal";
@@ -13,8 +13,10 @@ pub const LLM_URL: &str = "http://llm.stockade.internal";
 pub struct RunnerParts {
     /// The chokepoint.
     pub gate: Gate,
-    /// Makes sandboxes.
-    pub sandbox: Arc<dyn Sandbox>,
+    /// Make sandboxes; a run names one of them.
+    pub backends: Vec<Arc<dyn Sandbox>>,
+    /// Brings images; without it every run works on the host's programs.
+    pub images: Option<Arc<dyn Images>>,
     /// Serves their boundaries.
     pub egress: Arc<dyn Egress>,
     /// The built-in loop's way to models.
@@ -28,7 +30,7 @@ pub struct RunnerParts {
 /// Settings of a runner.
 #[derive(Debug, Clone)]
 pub struct RunnerConfig {
-    /// Directory for the working files of runs; the runner owns `runs/` below it.
+    /// Directory for the working files of runs; the runner owns `runs/` and `snapshots/` below it.
     pub state_dir: PathBuf,
     /// Where agents that speak ACP are installed, if any are.
     pub agents_dir: Option<PathBuf>,

@@ -13,16 +13,20 @@
 
 #![forbid(unsafe_code)]
 
+mod backend;
 mod builtin;
+mod canary;
 mod config;
 mod export;
 mod git;
 mod harness;
 mod inbox;
+mod keep;
 mod live;
 mod mishap;
 mod narrator;
 mod profiles;
+mod progress;
 mod provision;
 mod pulse;
 mod repo;
@@ -30,6 +34,7 @@ mod runner;
 mod seal;
 mod text;
 
+pub use backend::{check_backend, snapshots_dir};
 pub use config::{LLM_URL, RunnerConfig, RunnerParts};
 pub use export::{BUNDLE, PATCH};
 pub use harness::{Missing, installed};

@@ -19,7 +19,7 @@ pub(crate) struct Live {
     /// Cancelled when the run is asked to stop.
     pub(crate) stop: CancellationToken,
     place: OnceLock<Place>,
-    egress: Mutex<Option<Box<dyn EgressSession>>>,
+    egress: Mutex<Option<Arc<dyn EgressSession>>>,
     summary: Mutex<String>,
 }
 
@@ -51,12 +51,21 @@ impl Live {
     }
 
     /// Keeps the session that serves the boundary.
-    pub(crate) fn guard(&self, session: Box<dyn EgressSession>) {
+    pub(crate) fn guard(&self, session: Arc<dyn EgressSession>) {
         *lock(&self.egress) = Some(session);
     }
 
+    /// Resolves with the reason when the boundary is no longer served.
+    pub(crate) async fn unguarded(&self) -> String {
+        let session = lock(&self.egress).clone();
+        match session {
+            Some(session) => session.lost().await,
+            None => "its boundary was never served".to_owned(),
+        }
+    }
+
     /// Takes the session, to close it.
-    pub(crate) fn unguard(&self) -> Option<Box<dyn EgressSession>> {
+    pub(crate) fn unguard(&self) -> Option<Arc<dyn EgressSession>> {
         lock(&self.egress).take()
     }
 

@@ -3,7 +3,7 @@
 use stockade_domain::{Failure, FailureClass, failure::class_of_io};
 use stockade_gate::Refusal;
 use stockade_policy::PolicyError;
-use stockade_ports::{EgressError, SandboxError, StoreError};
+use stockade_ports::{EgressError, ImageError, SandboxError, StoreError};
 
 /// The failure of an activity that was asked to stop.
 pub(crate) fn stopped() -> Failure {
@@ -18,6 +18,10 @@ pub(crate) fn sandbox(error: SandboxError) -> Failure {
         SandboxError::Setup { .. } => {
             Failure::transient("sandbox_setup", message).with_hint("'stockade doctor' says what this host lacks")
         }
+        SandboxError::Incapable { .. } => Failure::terminal("backend_incapable", message)
+            .with_hint("choose another backend, or ask for less in the environment"),
+        SandboxError::Unproved { .. } => Failure::terminal("sandbox_unproved", message)
+            .with_hint("nothing of the agent ran; 'stockade doctor' says what this host lacks"),
         SandboxError::Invalid(_) => Failure::terminal("sandbox_invalid", message),
         SandboxError::NotFound(_) => Failure::terminal("not_found", message),
         SandboxError::TooLarge { .. } => Failure::terminal("too_large", message),
@@ -26,6 +30,19 @@ pub(crate) fn sandbox(error: SandboxError) -> Failure {
         SandboxError::Inside { .. } => Failure::unknown("sandbox_inside", message),
         SandboxError::Gone(_) => Failure::unknown("sandbox_gone", message)
             .with_hint("look at memory and process limits of the environment: the sandbox may have run out of them"),
+    }
+}
+
+/// The image store's errors.
+pub(crate) fn image(error: &ImageError) -> Failure {
+    let message = error.to_string();
+    match error {
+        ImageError::Reference { .. } => Failure::terminal("image_reference", message),
+        ImageError::Refused { .. } => Failure::terminal("image_refused", message)
+            .with_hint("check the name, the digest and the registry's credentials"),
+        ImageError::Unavailable { .. } => Failure::transient("image_unavailable", message),
+        ImageError::Unsafe { .. } => Failure::terminal("image_unsafe", message),
+        ImageError::Store(_) => Failure::unknown("image_store", message),
     }
 }
 

@@ -9,10 +9,13 @@ use std::{
 use async_trait::async_trait;
 use serde_json::json;
 use stockade_domain::{AgentKind, EventType, Failure, NewEvent, RepoSpec, Run, RunId, RunResult};
-use stockade_ports::{Activities, Lease};
+use stockade_ports::{Activities, Lease, SandboxError};
+use tokio::sync::OnceCell;
 
 use crate::{
-    RunnerConfig, RunnerParts, builtin, export, harness,
+    RunnerConfig, RunnerParts, builtin,
+    canary::Canary,
+    export, harness, keep,
     live::{Live, Stage, dir_of, remove_dir},
     mishap,
     pulse::{self, Pulse},
@@ -26,6 +29,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Runner {
     pub(crate) parts: RunnerParts,
     lives: Mutex<HashMap<RunId, Arc<Live>>>,
+    canary: OnceCell<Arc<Canary>>,
 }
 
 impl Runner {
@@ -34,6 +38,7 @@ impl Runner {
         Self {
             parts,
             lives: Mutex::new(HashMap::new()),
+            canary: OnceCell::new(),
         }
     }
 
@@ -44,6 +49,13 @@ impl Runner {
     /// As [`crate::check_repo`].
     pub async fn check_repo(&self, spec: &RepoSpec) -> Result<(), Failure> {
         repo::check_repo(&self.parts.config, spec).await
+    }
+
+    /// The canary every sandbox of this process is measured against.
+    pub(crate) async fn canary(&self) -> Result<Arc<Canary>, Failure> {
+        let start = || async { Canary::start().await.map(Arc::new) };
+        let canary = self.canary.get_or_try_init(start).await;
+        canary.cloned().map_err(|e| mishap::io("starting the canary", &e))
     }
 
     /// Removes the working files of runs that an earlier process left, and counts them.
@@ -108,8 +120,17 @@ impl Runner {
             done = Box::pin(work) => done,
             silent = pulse::silence(&self.parts.gate, run.id, limit, &pulse) => Err(silent),
             reason = place.sandbox.ended() => Err(Failure::unknown("sandbox_gone", format!("the sandbox ended: {reason}"))),
+            reason = live.unguarded() => Err(Failure::unknown("guard_lost", format!("nobody guards the sandbox any more: {reason}"))),
             () = stopping => Err(mishap::stopped()),
         }
+    }
+
+    /// The change, and the writable layer where it is wanted.
+    async fn bring_out(&self, run: &Run, live: &Live) -> Result<RunResult, Failure> {
+        let RunnerParts { gate, config, .. } = &self.parts;
+        let result = export::export(gate, config, run, live).await?;
+        keep::snapshot(gate, config, run, live).await?;
+        Ok(result)
     }
 
     /// Closes connections, destroys the sandbox, says so while events may still be appended.
@@ -136,11 +157,24 @@ impl Runner {
 #[async_trait]
 impl Activities for Runner {
     async fn recover(&self) -> Result<(), Failure> {
-        let reaped = self.parts.sandbox.reap().await.map_err(mishap::sandbox)?;
+        let mut sandboxes = 0;
+        for backend in &self.parts.backends {
+            sandboxes += match backend.reap().await {
+                Ok(reaped) => reaped.sandboxes,
+                // A backend this host cannot run has left nothing that it could remove.
+                Err(SandboxError::Unsupported { .. }) => 0,
+                Err(error) => return Err(mishap::sandbox(error)),
+            };
+        }
+        if let Some(images) = &self.parts.images
+            && let Err(error) = images.collect().await
+        {
+            tracing::warn!(%error, "unused images stay where they are");
+        }
         let removed = self.reap().await?;
-        if reaped.sandboxes > 0 || removed > 0 {
+        if sandboxes > 0 || removed > 0 {
             tracing::info!(
-                sandboxes = reaped.sandboxes,
+                sandboxes,
                 runs = removed,
                 "removed what an earlier process left"
             );
@@ -177,7 +211,7 @@ impl Activities for Runner {
         let live = self.live(run.id);
         tokio::select! {
             () = live.stop.cancelled() => Err(mishap::stopped()),
-            result = Box::pin(export::export(&self.parts.gate, &self.parts.config, run, &live)) => result,
+            result = Box::pin(self.bring_out(run, &live)) => result,
         }
     }
 

@@ -5,9 +5,12 @@
 
 use std::{io::Write, path::PathBuf, time::Duration};
 
-use stockade_domain::{RunId, SandboxLimits};
-use stockade_ports::sandbox::{ExecRequest, Exit, Output, Sandbox, SandboxSpec};
-use stockade_sandbox::{NativeConfig, NativeSandbox};
+use stockade_domain::RunId;
+use stockade_ports::{
+    sandbox::{ExecRequest, Exit, Output, ProbePlan, Sandbox, SandboxSpec, prove},
+    sim::ClosedDoor,
+};
+use stockade_sandbox::{NativeConfig, NativeSandbox, original_destination};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -26,17 +29,17 @@ async fn main() -> Result<(), Failure> {
         launcher: vec![launcher.into()],
         state_dir: state.path().to_owned(),
         copy_workspace: false,
+        warm: 0,
     });
-    let handle = sandbox
+    let mut fresh = sandbox
         .create(SandboxSpec {
-            run: RunId::from_uuid(uuid::Uuid::new_v4()),
-            image: "host".to_owned(),
-            limits: SandboxLimits::default(),
             workspace,
-            base_git: None,
             agents_dir,
+            ..SandboxSpec::plain(RunId::from_uuid(uuid::Uuid::new_v4()))
         })
         .await?;
+    let door = ClosedDoor::serve(fresh.take_boundary().ok_or("no boundary")?, original_destination);
+    let (handle, _) = prove(fresh, &ProbePlan::standard(None), &door).await?;
     eprintln!("{:?}", handle.evidence());
     let request = ExecRequest {
         argv: args.collect(),

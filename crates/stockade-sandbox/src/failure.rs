@@ -35,9 +35,14 @@ impl Failure {
 
     /// The port's error for it.
     pub(crate) fn into_error(self) -> SandboxError {
+        self.into_error_of(crate::BACKEND)
+    }
+
+    /// The same for a backend of another name.
+    pub(crate) fn into_error_of(self, backend: &'static str) -> SandboxError {
         match self.fix {
             Some(fix) => SandboxError::Unsupported {
-                backend: crate::BACKEND,
+                backend,
                 what: format!("{}: {}", self.step, self.cause),
                 fix,
             },

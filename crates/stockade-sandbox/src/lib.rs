@@ -11,20 +11,32 @@
 //! only be made by a process of one thread. It outlives the set-up, watches the socket,
 //! and removes what the sandbox leaves when either side ends, `kill -9` included.
 
+mod boundary;
 mod cgroup;
 mod client;
 mod copy;
-mod etc;
+mod docker;
 mod failure;
-mod handle;
-mod launch;
+mod filter;
+mod live;
+mod measure;
 mod native;
+mod oci;
 mod owner;
 mod request;
-mod supervise;
+mod tree;
+mod unisolated;
 
-pub use launch::launcher_main;
-pub use native::{NativeConfig, NativeSandbox};
+pub use boundary::original_destination;
+pub use docker::{DockerConfig, DockerSandbox};
+pub use unisolated::{UnisolatedConfig, UnisolatedSandbox};
+pub use oci::{OciConfig, OciSandbox, Runtime};
+#[doc(hidden)]
+pub use native::launch::{Sabotage, sabotaged_launcher_main};
+pub use native::{NativeConfig, NativeSandbox, launch::launcher_main};
+
+/// The static Guest, built by this crate's build script.
+pub(crate) static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.bin"));
 
 /// Backend name in configuration, errors and receipts.
 const BACKEND: &str = "native";

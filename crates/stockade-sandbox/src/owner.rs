@@ -1,12 +1,17 @@
 //! Which process a sandbox's directory belongs to, told apart from a later process with
 //! the same number.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
+/// One JSON value a line: the [`Record`], then the launcher, then the run that claimed the sandbox.
+/// One file and not three: where many are made and removed, each costs the file system a search.
 const OWNER: &str = "owner.json";
-const LAUNCHER: &str = "launcher.json";
 
 /// A process of this boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,19 +74,36 @@ impl Record {
     }
 
     pub(crate) fn read(dir: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&fs::read(dir.join(OWNER))?)?)
+        Ok(serde_json::from_str(&line(dir, 0)?)?)
     }
+}
+
+fn line(dir: &Path, number: usize) -> io::Result<String> {
+    let text = fs::read_to_string(dir.join(OWNER))?;
+    let line = text.lines().nth(number).map(str::to_owned);
+    line.ok_or_else(|| io::Error::other("it says nothing about that"))
+}
+
+/// Adds a line. An error when there is no record yet, or none any more.
+fn append(dir: &Path, value: &impl Serialize) -> io::Result<()> {
+    let mut line = vec![b'\n'];
+    serde_json::to_writer(&mut line, value)?;
+    fs::File::options().append(true).open(dir.join(OWNER))?.write_all(&line)
 }
 
 /// Notes the calling launcher in the sandbox's directory.
 pub(crate) fn record_launcher(dir: &Path) -> io::Result<()> {
-    fs::write(dir.join(LAUNCHER), serde_json::to_vec(&ProcessId::own()?)?)
+    append(dir, &ProcessId::own()?)
+}
+
+/// Notes the run that a sandbox was claimed by.
+pub(crate) fn record_run(dir: &Path, run: &str) -> io::Result<()> {
+    append(dir, &run)
 }
 
 /// The launcher noted there, if it still runs.
 pub(crate) fn live_launcher(dir: &Path) -> Option<ProcessId> {
-    let text = fs::read(dir.join(LAUNCHER)).ok()?;
-    let id: ProcessId = serde_json::from_slice(&text).ok()?;
+    let id: ProcessId = serde_json::from_str(&line(dir, 1).ok()?).ok()?;
     id.is_alive().then_some(id)
 }
 
@@ -103,5 +125,20 @@ mod tests {
             ..own
         };
         assert!(!other_boot.is_alive());
+    }
+
+    #[test]
+    fn a_directory_tells_its_owner_its_launcher_and_its_run() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        record_launcher(dir.path()).expect_err("nobody owns it yet");
+        let owner = ProcessId::own().expect("own id");
+        let cgroups = Vec::new();
+        Record { owner, cgroups }.write(dir.path()).expect("writes");
+        assert!(live_launcher(dir.path()).is_none());
+        record_launcher(dir.path()).expect("notes");
+        record_run(dir.path(), "run_1").expect("notes");
+        assert!(Record::read(dir.path()).expect("reads").owner.is_alive());
+        assert_eq!(live_launcher(dir.path()), ProcessId::own().ok());
+        assert_eq!(line(dir.path(), 2).expect("reads"), "\"run_1\"");
     }
 }

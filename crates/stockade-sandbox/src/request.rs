@@ -4,17 +4,11 @@ use std::fs;
 
 use stockade_ports::{SandboxError, SandboxSpec};
 
-use crate::native::{IMAGE, MIN_DISK};
+use crate::native::MIN_DISK;
 
 /// Refuses what cannot work, and makes every path absolute.
 pub(crate) fn checked(mut spec: SandboxSpec) -> Result<SandboxSpec, SandboxError> {
     let invalid = |why: String| Err(SandboxError::Invalid(why));
-    if spec.image != IMAGE {
-        return invalid(format!(
-            "the native sandbox has no image '{}': use '{IMAGE}'",
-            spec.image
-        ));
-    }
     let limits = &spec.limits;
     if limits.memory_bytes == 0 || limits.pids == 0 || limits.cpu_millis == 0 {
         return invalid("a limit of zero on memory, processes or CPU: nothing could run".to_owned());

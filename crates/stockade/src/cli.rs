@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Config(Config),
     /// What this host has, what is missing and how to get it
     Doctor,
+    /// Attack this installation's sandboxes, with a control for every attack
+    Redteam(Redteam),
     /// Sets up one sandbox; started by stockade itself
     #[command(name = "__sandbox-launch", hide = true)]
     SandboxLaunch,
@@ -82,6 +84,13 @@ pub(crate) struct Demo {
     /// Keep the demo's files and say where they are
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Redteam {
+    /// Sandbox backend, or `all` that are configured (default: the first one)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +122,12 @@ pub(crate) struct RunTask {
     /// Sandbox backend
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
+    /// Start from the writable layer that another run kept
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) from_snapshot: Option<String>,
+    /// Keep the sandbox's writable layer at the end
+    #[arg(long)]
+    pub(crate) keep_snapshot: bool,
     /// Start it and return; needs a running `stockade up`
     #[arg(long)]
     pub(crate) detach: bool,

@@ -7,10 +7,12 @@
     reason = "the program reads its environment, so that no library has to"
 )]
 
+mod backends;
 mod cli;
 mod commands;
 mod exit;
 mod keys;
+mod production;
 mod server;
 mod settings;
 mod terminal;

@@ -33,12 +33,81 @@ pub(crate) struct Settings {
     pub(crate) default_agent: String,
     pub(crate) default_environment: String,
     pub(crate) limits: Limits,
+    /// Refuse what is unsafe instead of saying so.
+    pub(crate) production: bool,
+    pub(crate) sandbox: SandboxSettings,
+    pub(crate) images: ImageSettings,
     /// Whom the CLI's token stands for in decisions and receipts.
     pub(crate) operator: String,
     /// A server to talk to instead of one's own.
     pub(crate) remote: Option<Remote>,
     /// Whether flags or variables chose a provider, which a running server cannot take over.
     pub(crate) provider_asked: bool,
+}
+
+/// Which sandboxes there are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SandboxSettings {
+    /// Backends that runs may name, the default first.
+    pub(crate) backends: Vec<String>,
+    /// Native sandboxes that are kept ready.
+    pub(crate) warm: u32,
+    /// Where a local Docker Engine listens.
+    pub(crate) docker_socket: PathBuf,
+}
+
+impl Default for SandboxSettings {
+    fn default() -> Self {
+        Self {
+            backends: ["native", "runc", "crun", "runsc", "docker"].map(str::to_owned).to_vec(),
+            warm: 0,
+            docker_socket: PathBuf::from("/var/run/docker.sock"),
+        }
+    }
+}
+
+/// Where images come from and how long they stay.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ImageSettings {
+    /// Credentials by registry host.
+    pub(crate) registries: BTreeMap<String, RegistryLogin>,
+    /// Days an image stays after its last use.
+    pub(crate) keep_days: u32,
+}
+
+impl Default for ImageSettings {
+    fn default() -> Self {
+        Self {
+            registries: BTreeMap::new(),
+            keep_days: 14,
+        }
+    }
+}
+
+/// Who we are at a registry.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegistryLogin {
+    pub(crate) username: String,
+    /// Name of the environment variable that holds the password.
+    password_variable: String,
+    #[serde(skip)]
+    pub(crate) password: SecretString,
+}
+
+/// Takes the registries' passwords from where the file says they are.
+fn with_passwords(mut images: ImageSettings) -> Result<ImageSettings, Complaint> {
+    for (host, login) in &mut images.registries {
+        let name = &login.password_variable;
+        let password = variable(name).ok_or_else(|| {
+            Complaint::usage(format!("images.registries: {name}, the password for {host}, is not set"))
+                .hint(format!("set {name} in the environment"))
+        })?;
+        login.password = password.into();
+    }
+    Ok(images)
 }
 
 /// A server somewhere else.
@@ -121,6 +190,9 @@ struct ConfigFile {
     default_agent: Option<String>,
     default_environment: Option<String>,
     limits: LimitsPatch,
+    production: bool,
+    sandbox: SandboxSettings,
+    images: ImageSettings,
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -138,10 +210,14 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         Some(spec) => Some(provider(&spec, asked.is_none().then_some(base.as_path()))?),
         None => provider_from_keys(),
     };
-    let mut environments = vec![
-        Environment::named("default", NetworkLevel::Trusted),
-        Environment::named("offline", NetworkLevel::None),
-    ];
+    // The built-in ones run on the host's own programs, which is for development.
+    let mut environments = match file.production {
+        true => Vec::new(),
+        false => vec![
+            Environment::named("default", NetworkLevel::Trusted),
+            Environment::named("offline", NetworkLevel::None),
+        ],
+    };
     for environment in file.environments {
         environments.retain(|known| known.name != environment.name);
         environments.push(environment);
@@ -169,6 +245,9 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         default_agent: file.default_agent.unwrap_or_else(|| "builtin".to_owned()),
         default_environment: file.default_environment.unwrap_or_else(|| "default".to_owned()),
         limits: Limits::default().patched(&file.limits),
+        production: file.production,
+        sandbox: file.sandbox,
+        images: with_passwords(file.images)?,
         operator: variable("USER").unwrap_or_else(|| "operator".to_owned()),
         remote: remote()?,
         provider_asked: asked.is_some() || global.config.is_some(),

@@ -18,17 +18,17 @@ use stockade_model::{
     RecordingProvider, ReplayProvider, Script, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider,
 };
 use stockade_ports::{
-    Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Sandbox, Store, SystemClock,
+    Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Store, SystemClock,
     TokenRecord,
 };
 use stockade_runner::{Runner, RunnerConfig, RunnerParts};
-use stockade_sandbox::{NativeConfig, NativeSandbox};
 use stockade_store::SqliteStore;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{
+    backends,
     exit::Complaint,
-    keys,
+    keys, production,
     settings::{Provider, Settings},
     yaml,
 };
@@ -158,21 +158,13 @@ impl Base {
     }
 }
 
-/// The sandbox backend; its launcher is this program.
-pub(crate) fn sandbox(settings: &Settings) -> anyhow::Result<Arc<dyn Sandbox>> {
-    Ok(Arc::new(NativeSandbox::new(NativeConfig {
-        launcher: vec![std::env::current_exe()?.into(), "__sandbox-launch".into()],
-        state_dir: settings.state_dir.clone(),
-        copy_workspace: false,
-    })))
-}
-
-/// Sandbox, guard, runner and engine behind one gate.
+/// Sandboxes, guard, runner and engine behind one gate.
 async fn drive(
     base: &Base,
     settings: &Settings,
     provider: Option<Arc<dyn ModelProvider>>,
 ) -> anyhow::Result<Arc<dyn Engine>> {
+    production::insist(settings).await?;
     let gate = Gate::new(Arc::clone(&base.store), Arc::clone(&base.bus), Arc::clone(&base.clock));
     let provider = provider.unwrap_or_else(|| Arc::new(NoModel));
     let door = ModelDoor::new(
@@ -192,7 +184,8 @@ async fn drive(
     .map_err(|e| Complaint::unavailable(e.to_string()))?;
     let runner = Runner::new(RunnerParts {
         gate,
-        sandbox: sandbox(settings)?,
+        backends: backends::all(settings)?,
+        images: Some(backends::images(settings)),
         egress: Arc::new(guard),
         door,
         sealer: keys::signing_key(&settings.state_dir)?,
@@ -270,7 +263,7 @@ pub(crate) fn agents(settings: &Settings) -> Result<BTreeMap<String, AgentSpec>,
     Ok(agents)
 }
 
-fn catalog(settings: &Settings, provider: Option<&dyn ModelProvider>) -> Result<Catalog, Complaint> {
+fn catalog(settings: &Settings, provider: Option<&dyn ModelProvider>) -> anyhow::Result<Catalog> {
     let agents_dir = settings.agents_dir.clone();
     let wires = provider.map(|p| p.wires().to_vec()).unwrap_or_default();
     Ok(Catalog {
@@ -285,8 +278,9 @@ fn catalog(settings: &Settings, provider: Option<&dyn ModelProvider>) -> Result<
         default_model: settings.model.clone(),
         provider: provider.map(|p| p.name().to_owned()),
         wires,
-        backends: vec!["native".to_owned()],
+        backends: settings.sandbox.backends.clone(),
         limits: settings.limits,
+        backend_check: backends::check(settings)?,
         agent_check: Arc::new(move |spec: &AgentSpec| match &spec.kind {
             AgentKind::Harness(profile) => installed(profile, &agents_dir),
             AgentKind::Builtin { .. } => Ok(()),
@@ -327,7 +321,7 @@ impl Engine for NoEngine {
 }
 
 /// The provider of an installation without a model. Runs are refused before they reach it.
-struct NoModel;
+pub(crate) struct NoModel;
 
 #[async_trait]
 impl ModelProvider for NoModel {

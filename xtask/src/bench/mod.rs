@@ -6,6 +6,7 @@ mod helper;
 mod http;
 mod report;
 mod sandbox;
+mod soak;
 mod stats;
 mod task;
 
@@ -45,8 +46,13 @@ struct Bench {
 const BENCHES: &[Bench] = &[
     Bench {
         name: "sandbox",
-        about: "cold start of /bin/true in the native sandbox, beside bwrap",
+        about: "cold start, claims, bursts, memory and work in sandboxes, beside bwrap, runc, runsc, Docker",
         run: sandbox::run,
+    },
+    Bench {
+        name: "soak",
+        about: "ten thousand sandboxes with their supervisor killed now and then: failures and leftovers",
+        run: soak::run,
     },
     Bench {
         name: "gate",

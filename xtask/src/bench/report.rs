@@ -62,6 +62,18 @@ impl Report {
         Ok(())
     }
 
+    /// Says what the ratio of two rows is, for a row that is compared with several others.
+    pub(crate) fn ratio_note(&mut self, what: &str, base: &str) -> Result<()> {
+        let median = |name: &str| {
+            let row = self.rows.iter().find(|row| row.what == name);
+            row.map(|row| row.stats.median)
+                .with_context(|| format!("no row `{name}`"))
+        };
+        let ratio = median(what)? / median(base)?;
+        self.notes.push(format!("{what}: {ratio:.3} × {base}"));
+        Ok(())
+    }
+
     /// A Markdown table, readable as it stands.
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();

@@ -26,6 +26,13 @@ impl Stats {
     }
 }
 
+/// A percentile of samples by nearest rank; `None` when there are none.
+pub(crate) fn percentile(samples: &[f64], percent: usize) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    (!sorted.is_empty()).then(|| at(&sorted, percent))
+}
+
 /// The percentile by nearest rank: always a value that was measured. `sorted` is not empty.
 fn at(sorted: &[f64], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
@@ -57,6 +64,12 @@ mod tests {
                 min: 7.0
             })
         );
+    }
+
+    #[test]
+    fn one_percentile_needs_no_order() {
+        assert_eq!(percentile(&[3.0, 1.0, 2.0], 95), Some(3.0));
+        assert_eq!(percentile(&[], 95), None);
     }
 
     #[test]

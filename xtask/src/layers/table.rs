@@ -47,6 +47,7 @@ const POLICY: &str = "stockade-policy";
 const PORTS: &str = "stockade-ports";
 const PROTO: &str = "stockade-guest-proto";
 const API: &str = "stockade-api";
+const ARCHIVE: &str = "stockade-archive";
 const GATE: &str = "stockade-gate";
 
 /// Every crate of the workspace. A crate that is not here fails the check, and so does a row without a crate.
@@ -57,20 +58,27 @@ pub(crate) const TABLE: &[Row] = &[
     row(PORTS,              Layer::Contract, &[DOMAIN, POLICY]),
     row(PROTO,              Layer::Contract, &[]),
     row(API,                Layer::Contract, &[DOMAIN]),
+    // Data that crosses a boundary: an image layer on its way in, a snapshot on its way in and out. Two adapters read
+    // such streams, and one must not import the other, so the one careful reader of them stands below both.
+    row(ARCHIVE,            Layer::Contract, &[]),
     row("stockade-store",   Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
     row("stockade-bus",     Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
-    row("stockade-sandbox", Layer::Adapter,  &[DOMAIN, POLICY, PORTS, PROTO]),
+    row("stockade-sandbox", Layer::Adapter,  &[DOMAIN, POLICY, PORTS, PROTO, ARCHIVE]),
+    row("stockade-image",   Layer::Adapter,  &[DOMAIN, PORTS, ARCHIVE]),
     row("stockade-guest",   Layer::Adapter,  &[PROTO]),
+    // Static and alone, like the Guest; the red team carries it as bytes.
+    row("stockade-attacker", Layer::Adapter, &[]),
     row("stockade-engine",  Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
     row("stockade-model",   Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
     // The gate is the one role the other roles may import: it is the chokepoint they act through.
     row(GATE,               Layer::Role,     &[DOMAIN, POLICY, PORTS]),
     row("stockade-guard",   Layer::Role,     &[DOMAIN, POLICY, PORTS, GATE]),
     row("stockade-runner",  Layer::Role,     &[DOMAIN, POLICY, PORTS, GATE]),
+    row("stockade-redteam", Layer::Role,     &[DOMAIN, POLICY, PORTS]),
     row("stockade-gateway", Layer::Role,     &[DOMAIN, POLICY, PORTS, GATE, API]),
     row("stockade",         Layer::Binary,   &[DOMAIN, POLICY, PORTS, PROTO, API, "stockade-store", "stockade-bus",
-                                               "stockade-sandbox", "stockade-engine", "stockade-model", GATE,
-                                               "stockade-guard", "stockade-runner", "stockade-gateway"]),
+                                               "stockade-sandbox", "stockade-image", "stockade-engine", "stockade-model", GATE,
+                                               "stockade-guard", "stockade-runner", "stockade-gateway", "stockade-redteam"]),
     // Black box: through the binary and the public data of its HTTP interface.
     row("stockade-e2e",     Layer::Beside,   &[API]),
     row("xtask",            Layer::Beside,   &[]),
@@ -100,6 +108,7 @@ pub(crate) const ALLOWED_EXTERNAL: &[(&str, &[&str])] = &[
     ),
     (PROTO, &["serde", "serde_json", "thiserror"]),
     ("stockade-guest", &["libc", "serde_json"]),
+    ("stockade-attacker", &["libc", "serde_json"]),
 ];
 
 /// Outside crates that have owners: who may name them in normal or build dependencies, and why nobody else.
@@ -123,8 +132,13 @@ pub(crate) const FENCED: &[(&str, &[&str], &str)] = &[
     ("hickory-proto", &["stockade-guard"], "DNS is answered by the guard"),
     (
         "rustls",
-        &["stockade-guard", "stockade-model", API, "stockade"],
+        &["stockade-guard", "stockade-model", "stockade-image", API, "stockade"],
         "TLS ends at the edges; the binary picks the provider",
+    ),
+    (
+        "oci-client",
+        &["stockade-image"],
+        "registries are asked by the image store, which checks what they answer",
     ),
     (
         "nix",

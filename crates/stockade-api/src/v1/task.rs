@@ -1,7 +1,7 @@
 //! Tasks: what is asked.
 
 use serde::{Deserialize, Serialize};
-use stockade_domain::{AgentSpec, LimitsPatch, RepoSpec, TaskId, Timestamp};
+use stockade_domain::{AgentSpec, LimitsPatch, RepoSpec, SnapshotPlan, TaskId, Timestamp};
 
 use crate::v1::{NameOr, Run};
 
@@ -50,6 +50,9 @@ pub struct CreateTask {
     /// Limits laid over the agent's and the installation's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsPatch>,
+    /// Start from a snapshot, keep one at the end, or both.
+    #[serde(default, skip_serializing_if = "SnapshotPlan::is_default")]
+    pub snapshot: SnapshotPlan,
     /// Whether to start a run at once.
     #[serde(default = "yes")]
     pub run: bool,
@@ -66,6 +69,7 @@ impl CreateTask {
             model: None,
             backend: None,
             limits: None,
+            snapshot: SnapshotPlan::default(),
             run: true,
         }
     }
@@ -90,6 +94,9 @@ pub struct CreateRun {
     /// Limits laid over the agent's and the installation's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsPatch>,
+    /// Start from a snapshot, keep one at the end, or both.
+    #[serde(skip_serializing_if = "SnapshotPlan::is_default")]
+    pub snapshot: SnapshotPlan,
 }
 
 /// What a team asked for.

@@ -96,6 +96,10 @@ pub(crate) fn catalog() -> Catalog {
         backends: vec!["native".to_owned(), "runc".to_owned()],
         limits: Limits::default(),
         agent_check: Arc::new(check),
+        backend_check: Arc::new(|spec| match &spec.snapshot.from {
+            Some(digest) => Err(Failure::terminal("snapshot", format!("there is no snapshot {digest}"))),
+            None => Ok(()),
+        }),
     }
 }
 

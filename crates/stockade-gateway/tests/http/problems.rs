@@ -55,6 +55,10 @@ fn plain() -> Vec<(ProblemCode, Call)> {
         (P::BodyTooLarge, json_bytes("/v1/tasks", &[b' '; 2001])),
         (P::UnsupportedMediaType, Call::new("POST", "/v1/tasks").bytes(b"{}")),
         (P::Misdirected, Call::get("/").header("Host", "evil.example")),
+        (
+            P::BackendUnavailable,
+            task(json!({ "snapshot": { "from": "sha256:00" } })),
+        ),
         (P::InvalidBody, task(json!({ "promptt": "" }))),
         (P::EmptyText, task(json!({ "prompt": "" }))),
         (P::TextTooLong, task(json!({ "prompt": "x".repeat(501) }))),

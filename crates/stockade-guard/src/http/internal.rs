@@ -60,6 +60,11 @@ async fn call(session: &Session, name: &'static str, mut request: Request<Incomi
         let denial = session.refuse(action).await;
         return problem(StatusCode::MISDIRECTED_REQUEST, &denial.rule, &denial.reason);
     }
+    if session.trial.is_on() {
+        let action = ask::connect(&pin.host, pin.port, Protocol::Http);
+        let denial = session.trial.would_allow(&action);
+        return problem(StatusCode::SERVICE_UNAVAILABLE, &denial.rule, &denial.reason);
+    }
     // Hyper has already told the client to go on.
     request.headers_mut().remove(EXPECT);
     let request = request.map(|body| InternalBody::new(body.map_err(Into::into)));

@@ -11,4 +11,5 @@ mod internal;
 mod lifecycle;
 mod rig;
 mod tls;
+mod trial;
 mod world;

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) environment: Environment,
     pub(crate) rules: Vec<Rule>,
     pub(crate) config: GuardConfig,
+    /// Leave the session as it begins.
+    pub(crate) closed: bool,
 }
 
 impl Plan {
@@ -66,6 +68,7 @@ impl Plan {
                 first_word: Duration::from_millis(150),
                 ..GuardConfig::default()
             },
+            closed: false,
         }
     }
 
@@ -110,7 +113,7 @@ pub(crate) struct Rig {
     pub(crate) team: TeamId,
     pub(crate) gateway: Arc<Gateway>,
     destinations: Arc<Destinations>,
-    tcp4: SocketAddr,
+    pub(crate) tcp4: SocketAddr,
     tcp6: SocketAddr,
     dns4: SocketAddr,
 }
@@ -171,7 +174,11 @@ impl Rig {
             dns4: OwnedFd::from(dns4),
             dns6: None,
         };
+        let closed = plan.closed;
         let session = guard.guard(&claim.run, claim.lease, boundary).await.unwrap();
+        if !closed {
+            session.open();
+        }
         Self {
             store,
             names,
@@ -208,6 +215,16 @@ impl Rig {
         let local = socket.local_addr().unwrap();
         self.destinations.0.lock().unwrap().insert(local, destination);
         socket.connect(guard).await.unwrap()
+    }
+
+    /// From now on whoever asks where a connection wanted to go panics.
+    pub(crate) fn break_origin(&self) {
+        let destinations = Arc::clone(&self.destinations);
+        let poisoned = std::thread::spawn(move || {
+            let _held = destinations.0.lock().unwrap();
+            panic!("on purpose");
+        });
+        assert!(poisoned.join().is_err());
     }
 
     /// Looks a name up and connects to what it got.

@@ -2,9 +2,11 @@
 //! on command.
 
 mod bus;
+mod egress;
 mod memory;
 pub mod samples;
 mod tables;
 
 pub use bus::RecordingBus;
+pub use egress::ClosedDoor;
 pub use memory::MemoryStore;

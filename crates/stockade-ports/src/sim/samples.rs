@@ -1,7 +1,7 @@
 //! Small, valid values to test with.
 
 use stockade_domain::{
-    AgentKind, AgentSpec, BudgetLimits, Digest, Environment, Limits, LimitsPatch, NetworkLevel, RunSpec,
+    AgentKind, AgentSpec, BudgetLimits, Digest, Environment, Limits, LimitsPatch, NetworkLevel, RunSpec, SnapshotPlan,
 };
 
 /// Limits without any cap on the budget and with times that no test waits for.
@@ -29,6 +29,7 @@ pub fn spec(limits: Limits) -> RunSpec {
         environment: Environment::named("sample", NetworkLevel::None),
         model: "scripted".to_owned(),
         backend: "native".to_owned(),
+        snapshot: SnapshotPlan::default(),
         limits,
         policy_version: policy_version(),
     }

@@ -15,7 +15,7 @@ use self::{
     tools::{ToolSpec, Toolbox},
     wire::Ask,
 };
-pub(crate) use tools::{normalized_path, rejected_by_a_person};
+pub(crate) use tools::{Trouble, Write, Writes, normalized_path, rejected_by_a_person};
 
 use crate::{inbox::Inbox, live::Stage, mishap, narrator::Narrator};
 
@@ -50,6 +50,7 @@ pub(crate) async fn drive(stage: &Stage<'_>, door: &ModelDoor, names: &[String])
             specs: specs.clone(),
             output_limit: stage.config.tool_output_bytes,
             pulse: stage.pulse.clone(),
+            writes: Writes::new(stage.gate, &stage.place.scope),
         },
         inbox: Inbox::new(stage.gate.store(), stage.run.id),
         conversation: Conversation::default(),

@@ -116,6 +116,7 @@ impl Answer {
                 "export_timeout",
                 format!("{what} took longer than {} seconds", TIMEOUT.as_secs()),
             )),
+            Exit::OutputLimit => Err(Failure::terminal("export_failed", format!("{what} printed too much"))),
             Exit::SandboxGone => Err(Failure::unknown("sandbox_gone", format!("{what}: the sandbox ended"))),
         }
     }
@@ -167,7 +168,7 @@ impl Inside<'_> {
             env,
             cwd: Some(WORKSPACE.to_owned()),
             timeout: Some(TIMEOUT),
-            stdin: false,
+            ..ExecRequest::default()
         };
         let mut process = self.sandbox.exec(request).await.map_err(mishap::sandbox)?;
         let mut stdout = Vec::new();

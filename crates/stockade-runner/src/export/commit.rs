@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use stockade_domain::{Failure, Run, Timestamp, run::FileChange};
+use stockade_policy::files::ExportedFile;
 
 use crate::{
     RunnerConfig,
@@ -21,18 +22,21 @@ pub(super) struct Change {
     pub(super) patch: Bytes,
     /// The branch with its history, as a bundle.
     pub(super) bundle: Bytes,
-    /// Changed files.
+    /// Changed files, as people see them.
     pub(super) files: Vec<FileChange>,
+    /// Every changed path, as the file rules see it.
+    pub(super) facts: Vec<ExportedFile>,
     /// The commit.
     pub(super) commit: String,
     /// The branch that holds it.
     pub(super) branch: String,
 }
 
-struct Workshop<'a> {
-    config: &'a RunnerConfig,
+/// The git directory in which a change is made into a commit.
+pub(super) struct Workshop<'a> {
+    pub(super) config: &'a RunnerConfig,
     git_dir: std::path::PathBuf,
-    base: &'a str,
+    pub(super) base: &'a str,
 }
 
 /// Applies a patch to the base and commits the result; `None` when it changes nothing.
@@ -63,6 +67,7 @@ pub(super) async fn commit(
         .succeed()
         .await?;
     let files = workshop.files(&commit).await?;
+    let facts = workshop.facts(&commit).await?;
     let patch = workshop.patch(&commit).await?;
     let range = if place.repo.given {
         format!("^{}", workshop.base)
@@ -79,13 +84,14 @@ pub(super) async fn commit(
         patch: Bytes::from(patch),
         bundle: Bytes::from(bundle.stdout),
         files,
+        facts,
         commit,
         branch,
     }))
 }
 
 impl Workshop<'_> {
-    fn git(&self, what: &str) -> Git {
+    pub(super) fn git(&self, what: &str) -> Git {
         let index = self.git_dir.join("stockade-index");
         Git::bounded(self.config, what)
             .env("GIT_INDEX_FILE", index)

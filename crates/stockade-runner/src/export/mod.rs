@@ -3,17 +3,20 @@
 //! What comes out of the sandbox is a patch and nothing else, and it is not believed: on
 //! the host it is applied to the pristine base, in an index without a working tree, by a
 //! git that refuses paths outside the repository. Everything a person later sees or
-//! applies is computed from the result of that: the patch, the list of files, the commit.
+//! applies is computed from the result of that: the patch, the list of files, the commit. The
+//! environment's file rules see every path of it before anything is kept.
 
 mod collect;
 mod commit;
+mod facts;
 
 use bytes::Bytes;
 use serde_json::json;
 use stockade_domain::{
     Action, ActionKind, Amounts, Digest, EventType, Failure, NewEvent, Outcome, Run, RunResult, run::FileChange,
 };
-use stockade_gate::{Gate, kind};
+use stockade_gate::{Gate, Refusal, kind};
+use stockade_policy::files::to_args;
 
 use crate::{RunnerConfig, live::Live, mishap, text};
 
@@ -46,18 +49,18 @@ pub(crate) async fn export(gate: &Gate, config: &RunnerConfig, run: &Run, live: 
         return Ok(base);
     };
     let digest = Digest::of_bytes(&change.patch);
+    let mut args = to_args(&change.facts);
+    args["patch_digest"] = json!(digest);
     let action = Action {
         kind: ActionKind::Export,
         operation: "diff".to_owned(),
         target: counted(change.files.len()),
-        args: json!({
-            "files": change.files.iter().map(|file| &file.path).collect::<Vec<_>>(), "patch_digest": digest,
-        }),
+        args,
     };
     let admitted = gate
         .pass::<kind::Export>(&place.scope, action, Amounts::ZERO)
         .await
-        .map_err(|refusal| mishap::refusal(&refusal))?;
+        .map_err(|refusal| refused(&refusal))?;
     let kept = keep(gate, run, &change).await;
     let outcome = match &kept {
         Ok(()) => Outcome::Done,
@@ -80,6 +83,18 @@ pub(crate) async fn export(gate: &Gate, config: &RunnerConfig, run: &Run, live: 
         patch_digest: Some(digest),
         ..base
     })
+}
+
+/// An export that may not be is the end of the run; nothing of it was kept.
+fn refused(refusal: &Refusal) -> Failure {
+    let failure = mishap::refusal(refusal);
+    match refusal {
+        Refusal::Denied { record } if record.rule.starts_with("env.files.") => failure.with_hint(
+            "the file rules of the environment decide this ('stockade env show NAME', key 'files'); \
+             ask for a change without these files, or change the rules",
+        ),
+        _ => failure,
+    }
 }
 
 async fn keep(gate: &Gate, run: &Run, change: &commit::Change) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use stockade_domain::{Action, ActionKind, Amounts, Outcome};
-use stockade_gate::{Gate, Gated, Scope, kind};
+use stockade_gate::{Gate, Gated, Refusal, Scope, kind};
 use stockade_ports::{SandboxError, SandboxHandle, sandbox::WORKSPACE};
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +11,10 @@ use super::{
     permission::Signal,
     rpc::{INVALID_PARAMS, METHOD_NOT_FOUND, NOT_DONE, Peer},
 };
-use crate::{builtin::normalized_path, mishap};
+use crate::{
+    builtin::{Trouble, Write, Writes, normalized_path},
+    mishap,
+};
 
 /// Largest file read or written this way, in bytes.
 const FILE_LIMIT: u64 = 8 << 20;
@@ -24,6 +27,7 @@ pub(super) struct Files {
     pub(super) gate: Gate,
     pub(super) scope: Scope,
     pub(super) sandbox: Gated<kind::Tool, dyn SandboxHandle>,
+    pub(super) writes: Writes,
     pub(super) signals: tokio::sync::mpsc::UnboundedSender<Signal>,
 }
 
@@ -78,42 +82,53 @@ impl Files {
     }
 
     async fn act(&self, action: Action) -> Result<Value, (i64, String)> {
+        let action = self.writes.counted(action);
         let admitted = match self.gate.pass::<kind::Tool>(&self.scope, action, Amounts::ZERO).await {
             Ok(admitted) => admitted,
-            Err(refusal) => {
-                if mishap::ends_run(&refusal) {
-                    let _ = self.signals.send(Signal::Fatal(mishap::refusal(&refusal)));
-                }
-                return Err((NOT_DONE, refusal.to_string()));
-            }
+            Err(refusal) => return Err((NOT_DONE, self.refused(&refusal))),
         };
         let done = self.perform(self.sandbox.open(&admitted), admitted.action()).await;
+        let done = done.map_err(|trouble| match trouble {
+            Trouble::Sandbox(error) => error.to_string(),
+            Trouble::Refused(refusal) => self.refused(&refusal),
+        });
         let outcome = match &done {
             Ok(_) => Outcome::Done,
-            Err(error) => Outcome::Failed {
-                error: error.to_string(),
-            },
+            Err(error) => Outcome::Failed { error: error.clone() },
         };
         if let Err(error) = admitted.settle(outcome, Amounts::ZERO, json!({})).await {
             let _ = self.signals.send(Signal::Fatal(mishap::store(&error)));
         }
-        done.map_err(|error| (NOT_DONE, error.to_string()))
+        done.map_err(|error| (NOT_DONE, error))
     }
 
-    async fn perform(&self, sandbox: &dyn SandboxHandle, action: &Action) -> Result<Value, SandboxError> {
+    /// What the agent hears of a refusal; some end the run.
+    fn refused(&self, refusal: &Refusal) -> String {
+        if mishap::ends_run(refusal) {
+            let _ = self.signals.send(Signal::Fatal(mishap::refusal(refusal)));
+        }
+        refusal.to_string()
+    }
+
+    async fn perform(&self, sandbox: &dyn SandboxHandle, action: &Action) -> Result<Value, Trouble> {
         // A person may have edited the arguments; the confinement holds for theirs as well.
         let path = action.args["path"].as_str().and_then(|path| normalized_path(path).ok());
         let Some(path) = path.filter(|path| !path.starts_with('/') && path != ".") else {
-            return Err(SandboxError::Invalid(format!(
-                "only files in {WORKSPACE} can be used this way"
-            )));
+            let message = format!("only files in {WORKSPACE} can be used this way");
+            return Err(SandboxError::Invalid(message).into());
         };
-        let path = format!("{WORKSPACE}/{path}");
         if action.operation == "fs/write_text_file" {
             let content = action.args["content"].as_str().unwrap_or_default().to_owned();
-            sandbox.write_file(&path, Bytes::from(content), MODE).await?;
+            let write = Write {
+                operation: &action.operation,
+                path: &path,
+                content: Bytes::from(content),
+                mode: MODE,
+            };
+            self.writes.put(sandbox, write).await?;
             return Ok(json!({}));
         }
+        let path = format!("{WORKSPACE}/{path}");
         let bytes = sandbox.read_file(&path, FILE_LIMIT).await?;
         let text = String::from_utf8_lossy(&bytes);
         let number = |key: &str| action.args[key].as_u64().and_then(|n| usize::try_from(n).ok());

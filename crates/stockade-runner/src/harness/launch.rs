@@ -66,8 +66,8 @@ pub(super) async fn launch(stage: &Stage<'_>, profile: &HarnessProfile) -> Resul
         argv,
         env,
         cwd: Some(WORKSPACE.to_owned()),
-        timeout: None,
         stdin: true,
+        ..ExecRequest::default()
     };
     sandbox.exec(request).await.map_err(mishap::sandbox)
 }

@@ -103,7 +103,7 @@ pub(super) fn connect(process: Process, pulse: Pulse) -> (Peer, Line) {
     let (forward, incoming) = mpsc::channel(256);
     let pending: Pending = Arc::default();
     let tail = Tail(Arc::new(Mutex::new(MiddleOut::new(TAIL))));
-    let Process { stdin, output } = process;
+    let Process { stdin, output, .. } = process;
     let reader = Reader {
         output,
         forward,

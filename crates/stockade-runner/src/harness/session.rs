@@ -20,7 +20,7 @@ use super::{
     tools::{Known, ToolWatch},
     turn::{Cause, TurnEnd},
 };
-use crate::{inbox::Inbox, live::Stage, mishap, narrator::Narrator, text};
+use crate::{builtin::Writes, inbox::Inbox, live::Stage, mishap, narrator::Narrator, text};
 
 /// How long an agent may take to end after its input is closed.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -60,6 +60,7 @@ impl<'a> Session<'a> {
             gate: gate.clone(),
             scope: scope.clone(),
             sandbox: Gated::new(stage.place.sandbox.clone()),
+            writes: Writes::new(stage.gate, &stage.place.scope),
             signals: tell.clone(),
         });
         let mut session = Self {
@@ -267,6 +268,7 @@ impl<'a> Session<'a> {
             (None, Exit::Code(code)) => format!("it ended with exit code {code} before it was done"),
             (None, Exit::Signal(signal)) => format!("it was ended by signal {signal} before it was done"),
             (None, Exit::TimedOut) => "its time was up".to_owned(),
+            (None, Exit::OutputLimit) => "it printed too much".to_owned(),
             (None, Exit::SandboxGone) => "its sandbox ended under it".to_owned(),
         };
         self.blame("agent_exited", &how)

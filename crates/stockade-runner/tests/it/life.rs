@@ -37,7 +37,7 @@ async fn a_whole_life_ends_with_a_receipt_and_leaves_nothing() {
     let file = world.store.artifact(world.id, "receipt").await.unwrap();
     let statement = receipt::verify(&file, &world.key.verifying_key()).unwrap();
     assert_eq!(statement.subject[0].digest.sha256, result.patch_digest.unwrap().hex());
-    assert_eq!(statement.predicate.sandboxes[0]["backend"], "local");
+    assert_eq!(statement.predicate.sandboxes[0]["backend"], "unisolated");
     assert_eq!(statement.predicate.files.len(), 1);
     assert!(statement.predicate.actions.len() >= 4, "model, tool, model, export");
     let mut forged = file.to_vec();
@@ -56,7 +56,7 @@ async fn provisioning_tells_what_it_made_and_what_it_left_out() {
     .await;
     world.provision().await.unwrap();
     let sandbox = world.told(EventType::SandboxReady).await.remove(0);
-    assert_eq!((&sandbox["backend"], &sandbox["attempt"]), (&json!("local"), &json!(1)));
+    assert_eq!((&sandbox["backend"], &sandbox["attempt"]), (&json!("unisolated"), &json!(1)));
     let ready = world.told(EventType::RepoReady).await.remove(0);
     assert_eq!(ready["base_commit"], git(source.path(), &["rev-parse", "HEAD"]));
     assert_eq!((&ready["branch"], &ready["files"]), (&json!("main"), &json!(2)));
@@ -106,9 +106,37 @@ async fn a_sandbox_that_ends_under_its_run_ends_the_run() {
     world.provision().await.unwrap();
     let (driven, ()) = tokio::join!(world.drive(), async {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        world.sandbox.die();
+        world.sandbox.end(world.id);
     });
     assert_eq!(driven.unwrap_err().code, "sandbox_gone");
+}
+
+#[tokio::test]
+async fn a_guard_that_is_lost_ends_the_run() {
+    let world = World::new(Wish {
+        answers: Answers::of(vec![Answer::Silence]),
+        ..Wish::default()
+    })
+    .await;
+    world.provision().await.unwrap();
+    assert_eq!(world.sessions.released.load(Ordering::SeqCst), 1, "a proved sandbox's session decides by its rules");
+    let (driven, ()) = tokio::join!(world.drive(), async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        world.sessions.lose();
+    });
+    let failure = driven.unwrap_err();
+    assert_eq!(failure.code, "guard_lost");
+    assert!(failure.message.contains("the test took it away"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_sandbox_whose_attempts_the_guard_never_saw_is_not_used() {
+    let world = World::new(Wish::default()).await;
+    world.sessions.blind.store(true, Ordering::SeqCst);
+    let failure = world.provision().await.unwrap_err();
+    assert!(failure.message.contains("egress.guarded"), "{failure:?}");
+    assert_eq!(world.sessions.released.load(Ordering::SeqCst), 0);
+    assert!(world.sandbox.dir_of(world.id).is_none(), "it was destroyed");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod builtin;
 mod export;
+mod files;
 mod harness;
 mod life;
 mod profiles;

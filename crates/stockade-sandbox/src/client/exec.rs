@@ -3,13 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use stockade_guest_proto::{ExecStart, FrameKind, INITIAL_CREDIT, MAX_DATA, ToGuest, data_cost};
-use stockade_ports::sandbox::{AGENT_HOME, ExecRequest, Output, Process, SandboxError, WORKSPACE};
+use stockade_guest_proto::{ExecStart, FrameKind, INITIAL_CREDIT, MAX_DATA, TerminalSize, ToGuest, data_cost};
+use stockade_ports::sandbox::{
+    AGENT_HOME, AGENT_USER, Control, ExecRequest, Output, Process, ProcessCommand, PtySize, SandboxError, WORKSPACE,
+};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
     Client, fits,
-    table::{ExecEntry, Pending},
+    pending::{ExecEntry, Pending},
 };
 
 /// Messages waiting for a consumer of input or output.
@@ -20,15 +22,17 @@ const DEFAULTS: [(&str, &str); 5] = [
         "/home/agent/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     ),
     ("HOME", AGENT_HOME),
-    ("USER", "agent"),
+    ("USER", AGENT_USER),
     ("LANG", "C.UTF-8"),
     ("TERM", "dumb"),
 ];
+/// The terminal everybody emulates.
+const TERMINAL: (&str, &str) = ("TERM", "xterm-256color");
 
 pub(super) async fn start(client: &Client, request: ExecRequest) -> Result<Process, SandboxError> {
     let id = client.next_id();
-    let with_stdin = request.stdin;
-    let message = ToGuest::Exec(checked(id, request)?);
+    let with_stdin = request.stdin || request.pty.is_some();
+    let message = ToGuest::Exec(checked(id, request, &client.environment)?);
     if !fits(&message) {
         let why = "the command with its environment is over 1 MiB".to_owned();
         return Err(SandboxError::Invalid(why));
@@ -56,17 +60,31 @@ pub(super) async fn start(client: &Client, request: ExecRequest) -> Result<Proce
     if with_stdin {
         tokio::spawn(feed(client.clone(), id, stdin_rx, input));
     }
-    tokio::spawn(forward(abandoned, events_rx, output_tx));
-    Ok(Process { stdin, output })
+    let (control, commands) = Control::channel();
+    let steering = tokio::spawn(steer(client.clone(), id, commands));
+    tokio::spawn(async move {
+        forward(abandoned, events_rx, output_tx).await;
+        steering.abort();
+    });
+    Ok(Process { stdin, output, control })
 }
 
-fn checked(id: u32, request: ExecRequest) -> Result<ExecStart, SandboxError> {
+fn checked(id: u32, request: ExecRequest, image: &[(String, String)]) -> Result<ExecStart, SandboxError> {
     let invalid = |why: String| Err(SandboxError::Invalid(why));
     if request.argv.first().is_none_or(String::is_empty) {
         return invalid("a command needs a program".to_owned());
     }
     if request.timeout == Some(Duration::ZERO) {
         return invalid("a timeout of zero: leave it out for none".to_owned());
+    }
+    if request.max_output == Some(0) {
+        return invalid("an output limit of zero: leave it out for none".to_owned());
+    }
+    if request.pty.is_some_and(|size| size.rows == 0 || size.cols == 0) {
+        return invalid("a terminal of size zero".to_owned());
+    }
+    if let Some(user) = request.user.filter(|user| user != AGENT_USER) {
+        return invalid(format!("there is one user in a sandbox, '{AGENT_USER}', and '{user}' is not it"));
     }
     let bad_key = |k: &&String| k.is_empty() || k.contains(['=', '\0']);
     if let Some(key) = request.env.keys().find(bad_key) {
@@ -81,7 +99,11 @@ fn checked(id: u32, request: ExecRequest) -> Result<ExecStart, SandboxError> {
         return invalid(format!("the working directory '{cwd}' is not an absolute path"));
     }
     let mut env = request.env;
-    for (key, value) in DEFAULTS {
+    // An image that names a variable twice means the last one.
+    let image = image.iter().rev().map(|(key, value)| (key.as_str(), value.as_str()));
+    let usable = |(key, value): &(&str, &str)| !key.is_empty() && !key.contains(['=', '\0']) && !value.contains('\0');
+    let terminal = request.pty.map(|_| TERMINAL);
+    for (key, value) in image.filter(usable).chain(terminal).chain(DEFAULTS) {
         env.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
     let milliseconds = |t: Duration| u64::try_from(t.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -92,7 +114,26 @@ fn checked(id: u32, request: ExecRequest) -> Result<ExecStart, SandboxError> {
         cwd,
         timeout_ms: request.timeout.map(milliseconds),
         stdin: request.stdin,
+        max_output: request.max_output,
+        terminal: request.pty.map(terminal_size),
     })
+}
+
+fn terminal_size(PtySize { rows, cols }: PtySize) -> TerminalSize {
+    TerminalSize { rows, cols }
+}
+
+/// Passes on what a [`Control`] asks, as long as the command runs.
+async fn steer(client: Client, id: u32, mut commands: mpsc::Receiver<ProcessCommand>) {
+    while let Some(command) = commands.recv().await {
+        client.send(&match command {
+            ProcessCommand::Signal(number) => ToGuest::Signal { id, number },
+            ProcessCommand::Resize(size) => {
+                let size = terminal_size(size);
+                ToGuest::Resize { id, size }
+            }
+        });
+    }
 }
 
 /// Kills the command when its consumer goes away before its end.

@@ -4,24 +4,27 @@
 //! waits for a consumer, so one slow command holds up nobody: output is bounded by the
 //! credit we grant, and a Guest that sends more than it was granted is not a Guest any more.
 
+mod confine;
 mod exec;
+mod files;
+mod pending;
+mod probe;
 mod table;
+mod transfer;
 
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
 };
 
-use bytes::Bytes;
 use stockade_guest_proto::{Decoder, FrameKind, MAX_CONTROL, PROTOCOL_VERSION, ToGuest, frame};
 use stockade_ports::sandbox::{ExecRequest, Process, SandboxError};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::unix::pipe,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, oneshot, watch},
 };
 
-use self::table::{Pending, Table};
+use self::table::Table;
 
 const FILE_CHUNK: usize = 32 * 1024;
 /// Data frames on their way to the pipe.
@@ -31,6 +34,8 @@ const DATA_QUEUE: usize = 16;
 #[derive(Clone)]
 pub(crate) struct Client {
     shared: Arc<Shared>,
+    /// What the image asks for; below every request's own environment.
+    environment: Arc<[(String, String)]>,
 }
 
 struct Shared {
@@ -41,13 +46,16 @@ struct Shared {
 }
 
 impl Client {
-    /// Starts talking over the two pipes. The returned receiver resolves when the Guest
+    /// Starts talking over two byte streams: `input` leads to the Guest's standard input,
+    /// `output` comes from its standard output. The returned receiver resolves when the Guest
     /// has said hello.
     ///
     /// `over` is called once when the conversation ends, with the Guest's fault if there
     /// was one; it returns the reason the pending requests fail with.
-    pub(crate) fn start<F, R>(input: pipe::Sender, output: pipe::Receiver, over: F) -> (Self, oneshot::Receiver<()>)
+    pub(crate) fn start<W, O, F, R>(input: W, output: O, over: F) -> (Self, oneshot::Receiver<()>)
     where
+        W: AsyncWrite + Send + Unpin + 'static,
+        O: AsyncRead + Send + Unpin + 'static,
         F: FnOnce(Option<String>) -> R + Send + 'static,
         R: Future<Output = String> + Send,
     {
@@ -60,7 +68,10 @@ impl Client {
             control,
             data,
         });
-        let client = Self { shared };
+        let client = Self {
+            shared,
+            environment: Arc::from([]),
+        };
         let version = PROTOCOL_VERSION;
         client.send(&ToGuest::Hello { version });
         tokio::spawn(write_frames(input, control_rx, data_rx));
@@ -71,6 +82,14 @@ impl Client {
             reader.shared.table.close(&reason);
         });
         (client, said_hello)
+    }
+
+    /// The same conversation with the environment an image asks for: every command started
+    /// through the returned value gets it, unless the request says otherwise.
+    #[must_use]
+    pub(crate) fn with_environment(mut self, environment: &[(String, String)]) -> Self {
+        self.environment = environment.into();
+        self
     }
 
     /// Resolves with the reason once the conversation has ended.
@@ -99,7 +118,7 @@ impl Client {
     }
 
     /// Reads until the Guest hangs up (`None`) or breaks the protocol.
-    async fn read_frames(&self, mut output: pipe::Receiver) -> Option<String> {
+    async fn read_frames(&self, mut output: impl AsyncRead + Unpin) -> Option<String> {
         let mut decoder = Decoder::default();
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -125,53 +144,10 @@ impl Client {
     pub(crate) async fn exec(&self, request: ExecRequest) -> Result<Process, SandboxError> {
         exec::start(self, request).await
     }
-
-    /// Reads a file whole.
-    pub(crate) async fn read_file(&self, path: &str, limit: u64) -> Result<Bytes, SandboxError> {
-        let id = self.next_id();
-        let path = checked_path(path)?;
-        let what = path.clone();
-        let (done, result) = oneshot::channel();
-        let content = Vec::new();
-        self.shared.table.insert(
-            id,
-            Pending::Read {
-                path: path.clone(),
-                limit,
-                content,
-                done,
-            },
-        )?;
-        let _forget = Forget { client: self, id };
-        self.send(&ToGuest::ReadFile { id, path, limit });
-        result.await.unwrap_or(Err(SandboxError::Gone(what)))
-    }
-
-    /// Writes a file whole.
-    pub(crate) async fn write_file(&self, path: &str, content: Bytes, mode: u32) -> Result<(), SandboxError> {
-        let id = self.next_id();
-        let path = checked_path(path)?;
-        let what = path.clone();
-        let (done, result) = oneshot::channel();
-        let pending = Pending::Write {
-            path: path.clone(),
-            done,
-        };
-        self.shared.table.insert(id, pending)?;
-        let _forget = Forget { client: self, id };
-        let size = content.len() as u64;
-        self.send(&ToGuest::WriteFile { id, path, mode, size });
-        for chunk in content.chunks(FILE_CHUNK) {
-            // The Guest may have refused already; then nobody waits for the rest.
-            if !self.shared.table.knows(id) || !self.send_data(FrameKind::File, id, chunk).await {
-                break;
-            }
-        }
-        result.await.unwrap_or(Err(SandboxError::Gone(what)))
-    }
 }
 
-/// Drops a request's place when its future ends, however it ends.
+/// Drops a request's place when its future ends, however it ends. The Guest gives up what it has
+/// not answered.
 struct Forget<'c> {
     client: &'c Client,
     id: u32,
@@ -179,7 +155,9 @@ struct Forget<'c> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.client.shared.table.remove(self.id);
+        if self.client.shared.table.remove(self.id) {
+            self.client.send(&ToGuest::Cancel { id: self.id });
+        }
     }
 }
 
@@ -201,7 +179,7 @@ fn fits(message: &ToGuest) -> bool {
 
 /// Control frames overtake data frames: a kill must not wait behind a file.
 async fn write_frames(
-    mut input: pipe::Sender,
+    mut input: impl AsyncWrite + Unpin,
     mut control: mpsc::UnboundedReceiver<Vec<u8>>,
     mut data: mpsc::Receiver<Vec<u8>>,
 ) {
@@ -212,7 +190,8 @@ async fn write_frames(
             Some(frame) = data.recv() => frame,
             else => return,
         };
-        if input.write_all(&frame).await.is_err() {
+        // Flushed at once: a stream that is not a pipe may keep bytes back.
+        if input.write_all(&frame).await.is_err() || input.flush().await.is_err() {
             return;
         }
     }

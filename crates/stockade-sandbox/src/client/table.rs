@@ -1,67 +1,16 @@
-//! The requests that wait for the Guest, and what its frames do to them.
+//! What the Guest's frames do to the requests that wait for it.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
-use stockade_guest_proto::{
-    ExitStatus, FailureKind, Frame, FrameKind, FromGuest, INITIAL_CREDIT, PROTOCOL_VERSION, data_cost,
-};
+use stockade_guest_proto::{ExitStatus, Frame, FrameKind, FromGuest, PROTOCOL_VERSION};
 use stockade_ports::sandbox::{Exit, Output, SandboxError};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-/// One request that has no answer yet.
-pub(super) enum Pending {
-    Exec(ExecEntry),
-    Read {
-        path: String,
-        limit: u64,
-        content: Vec<u8>,
-        done: oneshot::Sender<Result<Bytes, SandboxError>>,
-    },
-    Write {
-        path: String,
-        done: oneshot::Sender<Result<(), SandboxError>>,
-    },
-}
-
-/// A command.
-pub(super) struct ExecEntry {
-    program: String,
-    started: Option<oneshot::Sender<Result<(), SandboxError>>>,
-    output: mpsc::UnboundedSender<Output>,
-    /// Output credit the Guest still has.
-    granted: u64,
-    /// Input credit we have used and not got back.
-    owed: u64,
-    input: Arc<Semaphore>,
-}
-
-impl ExecEntry {
-    pub(super) fn new(
-        program: String,
-        started: oneshot::Sender<Result<(), SandboxError>>,
-        output: mpsc::UnboundedSender<Output>,
-        input: Arc<Semaphore>,
-    ) -> Self {
-        Self {
-            program,
-            started: Some(started),
-            output,
-            granted: INITIAL_CREDIT,
-            owed: 0,
-            input,
-        }
-    }
-
-    fn end(self, exit: Exit) {
-        self.input.close();
-        // Nobody listening any more is fine: the consumer dropped the command.
-        let _ = self.output.send(Output::Exited(exit));
-    }
-}
+pub(super) use super::pending::Pending;
 
 /// All requests of one sandbox.
 pub(super) struct Table {
@@ -111,21 +60,20 @@ impl Table {
 
     pub(super) fn remove(&self, id: u32) -> bool {
         let removed = self.lock().pending.remove(&id);
-        if let Some(Pending::Exec(exec)) = &removed {
-            exec.input.close();
-        }
-        removed.is_some()
+        removed.as_ref().map(Pending::forget).is_some()
     }
 
-    /// Notes that we granted the Guest more output of a command; `false` if it has ended.
-    pub(super) fn grant(&self, id: u32, bytes: u64) -> bool {
-        match self.lock().pending.get_mut(&id) {
-            Some(Pending::Exec(exec)) => {
-                exec.granted = exec.granted.saturating_add(bytes);
-                true
-            }
-            _ => false,
-        }
+    /// Notes that we granted the Guest more of a command's output or of a transfer; `false` if it
+    /// has ended.
+    pub(super) fn grant(&self, id: u32, credit: u64) -> bool {
+        let mut state = self.lock();
+        let granted = match state.pending.get_mut(&id) {
+            Some(Pending::Exec(exec)) => &mut exec.granted,
+            Some(Pending::Stream(stream)) => &mut stream.granted,
+            _ => return false,
+        };
+        *granted = granted.saturating_add(credit);
+        true
     }
 
     /// Notes that we used input credit.
@@ -143,18 +91,8 @@ impl Table {
             state.hello = None;
             std::mem::take(&mut state.pending)
         };
-        let gone = || SandboxError::Gone(reason.to_owned());
         for (_, pending) in pending {
-            match pending {
-                Pending::Exec(mut exec) => {
-                    if let Some(started) = exec.started.take() {
-                        let _ = started.send(Err(gone()));
-                    }
-                    exec.end(Exit::SandboxGone);
-                }
-                Pending::Read { done, .. } => drop(done.send(Err(gone()))),
-                Pending::Write { done, .. } => drop(done.send(Err(gone()))),
-            }
+            pending.gone(reason);
         }
         self.ended.send_replace(Some(reason.to_owned()));
     }
@@ -178,22 +116,15 @@ impl State {
     fn data(&mut self, kind: FrameKind, id: u32, payload: Vec<u8>) -> Result<(), String> {
         match (kind, self.pending.get_mut(&id)) {
             (FrameKind::Stdout | FrameKind::Stderr, Some(Pending::Exec(exec))) => {
-                exec.granted = exec
-                    .granted
-                    .checked_sub(data_cost(payload.len()))
-                    .ok_or("more output than granted")?;
-                let bytes = Bytes::from(payload);
-                let _ = exec.output.send(match kind {
+                let (len, bytes) = (payload.len(), Bytes::from(payload));
+                let output = match kind {
                     FrameKind::Stdout => Output::Stdout(bytes),
                     _ => Output::Stderr(bytes),
-                });
+                };
+                exec.output(len, output)?;
             }
-            (FrameKind::File, Some(Pending::Read { limit, content, .. })) => {
-                if (content.len() + payload.len()) as u64 > *limit {
-                    return Err("a longer file than asked for".to_owned());
-                }
-                content.extend_from_slice(&payload);
-            }
+            (FrameKind::File, Some(Pending::Call(call))) => call.content(&payload)?,
+            (FrameKind::File, Some(Pending::Stream(stream))) => stream.bytes(payload.into())?,
             // A request that was given up, or nonsense that changes nothing.
             _ => {}
         }
@@ -211,30 +142,41 @@ impl State {
                 }
             }
             FromGuest::Started { id } => {
-                if let Some(Pending::Exec(exec)) = self.pending.get_mut(&id)
-                    && let Some(started) = exec.started.take()
-                {
-                    let _ = started.send(Ok(()));
+                if let Some(pending) = self.pending.get_mut(&id) {
+                    pending.started();
                 }
             }
             FromGuest::StdinCredit { id, bytes } => {
                 if let Some(Pending::Exec(exec)) = self.pending.get_mut(&id) {
-                    // Never more than is owed, whatever the Guest says.
-                    let bytes = bytes.min(exec.owed);
-                    exec.owed -= bytes;
-                    exec.input.add_permits(usize::try_from(bytes).unwrap_or(0));
+                    exec.repaid(bytes);
                 }
             }
             FromGuest::Exited { id, status } => self.exited(id, status),
-            FromGuest::Done { id } => match self.pending.remove(&id) {
-                Some(Pending::Read { content, done, .. }) => {
-                    let _ = done.send(Ok(content.into()));
+            FromGuest::Entries { id, entries, truncated } => {
+                if let Some(Pending::Call(call)) = self.pending.get_mut(&id) {
+                    call.entries(entries, truncated)?;
                 }
-                Some(Pending::Write { done, .. }) => drop(done.send(Ok(()))),
-                Some(exec) => drop(self.pending.insert(id, exec)),
+            }
+            FromGuest::Changed { id, changes } => {
+                if let Some(Pending::Stream(stream)) = self.pending.get_mut(&id) {
+                    stream.changes(changes)?;
+                }
+            }
+            FromGuest::Done { id } => {
+                if let Some(other) = self.pending.remove(&id).and_then(Pending::done) {
+                    self.pending.insert(id, other);
+                }
+            }
+            FromGuest::Probed { id, observed } => match self.pending.remove(&id) {
+                Some(Pending::Probe { done }) => drop(done.send(Ok(*observed))),
+                Some(other) => drop(self.pending.insert(id, other)),
                 None => {}
             },
-            FromGuest::Failed { id, kind, message } => self.failed(id, kind, message),
+            FromGuest::Failed { id, kind, message } => {
+                if let Some(pending) = self.pending.remove(&id) {
+                    pending.failed(kind, &message);
+                }
+            }
             FromGuest::Pong { .. } | FromGuest::Unknown => {}
         }
         Ok(())
@@ -244,64 +186,26 @@ impl State {
         if !matches!(self.pending.get(&id), Some(Pending::Exec(_))) {
             return;
         }
-        if let Some(Pending::Exec(mut exec)) = self.pending.remove(&id) {
-            if let Some(started) = exec.started.take() {
-                let _ = started.send(Ok(()));
-            }
+        if let Some(Pending::Exec(exec)) = self.pending.remove(&id) {
             exec.end(match status {
                 ExitStatus::Code(code) => Exit::Code(code),
                 ExitStatus::Signal(signal) => Exit::Signal(signal),
                 ExitStatus::TimedOut => Exit::TimedOut,
+                ExitStatus::OutputLimit => Exit::OutputLimit,
             });
         }
     }
-
-    fn failed(&mut self, id: u32, kind: FailureKind, message: String) {
-        let message = printable(&message);
-        match self.pending.remove(&id) {
-            Some(Pending::Exec(mut exec)) => {
-                let operation = format!("starting {}", exec.program);
-                if let Some(started) = exec.started.take() {
-                    let _ = started.send(Err(error(kind, operation, message, 0)));
-                } else {
-                    exec.end(Exit::Signal(libc::SIGKILL));
-                }
-            }
-            Some(Pending::Read { path, limit, done, .. }) => {
-                let operation = format!("reading {path}");
-                drop(done.send(Err(error(kind, operation, message, limit))));
-            }
-            Some(Pending::Write { path, done }) => {
-                let operation = format!("writing {path}");
-                drop(done.send(Err(error(kind, operation, message, 0))));
-            }
-            None => {}
-        }
-    }
-}
-
-fn error(kind: FailureKind, operation: String, message: String, limit: u64) -> SandboxError {
-    match kind {
-        FailureKind::Invalid => SandboxError::Invalid(format!("{operation}: {message}")),
-        FailureKind::NotFound => SandboxError::NotFound(format!("{operation}: {message}")),
-        FailureKind::DiskFull => SandboxError::DiskFull(message),
-        FailureKind::TooLarge => SandboxError::TooLarge { what: message, limit },
-        FailureKind::Other => SandboxError::Inside {
-            operation,
-            cause: message,
-        },
-    }
-}
-
-/// The Guest's words without control characters, and not too many of them.
-fn printable(message: &str) -> String {
-    let safe = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    message.chars().take(500).map(safe).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use stockade_guest_proto::{INITIAL_CREDIT, WATCH_CREDIT, data_cost};
+    use tokio::sync::{Semaphore, mpsc};
+
     use super::*;
+    use crate::client::pending::{CallEntry, ExecEntry, Item, StreamEntry};
 
     fn table() -> (
         Table,
@@ -372,9 +276,72 @@ mod tests {
         table.close("power cut");
         assert!(matches!(start.try_recv(), Ok(Err(SandboxError::Gone(_)))));
         assert_eq!(out.try_recv(), Ok(Output::Exited(Exit::SandboxGone)));
-        let (done, _) = oneshot::channel();
-        let path = String::new();
-        assert!(table.insert(2, Pending::Write { path, done }).is_err());
+        let (call, _) = CallEntry::new(String::new(), 0, 0);
+        assert!(table.insert(2, Pending::Call(call)).is_err());
         assert_eq!(table.ended().borrow().as_deref(), Some("power cut"));
+    }
+
+    fn said(table: &Table, message: &str) -> Result<(), String> {
+        table.accept(frame(FrameKind::Control, 0, message.as_bytes()))
+    }
+
+    #[test]
+    fn more_than_was_asked_for_is_a_breach() {
+        let (table, ..) = table();
+        let entry = r#"{"path":"/a","kind":"file","size":1,"mode":420,"modified_ms":0}"#;
+        let (call, mut answer) = CallEntry::new("listing".to_owned(), 0, 2);
+        table.insert(2, Pending::Call(call)).expect("open");
+        said(
+            &table,
+            &format!(r#"{{"type":"entries","id":2,"entries":[{entry},{entry}]}}"#),
+        )
+        .expect("two");
+        said(
+            &table,
+            &format!(r#"{{"type":"entries","id":2,"entries":[{entry}]}}"#),
+        )
+        .expect_err("three");
+        said(&table, r#"{"type":"done","id":2}"#).expect("ends");
+        let reply = answer.try_recv().expect("told").expect("fine");
+        assert_eq!(reply.entries.len(), 2);
+
+        let (call, _answer) = CallEntry::new("listing".to_owned(), 0, 2);
+        table.insert(3, Pending::Call(call)).expect("open");
+        let long = entry.replace("/a", &"x".repeat(20_000));
+        said(&table, &format!(r#"{{"type":"entries","id":3,"entries":[{long}]}}"#)).expect_err("no path is so long");
+
+        let (call, _answer) = CallEntry::new("reading".to_owned(), 3, 0);
+        table.insert(4, Pending::Call(call)).expect("open");
+        table.accept(frame(FrameKind::File, 4, b"123")).expect("fits");
+        table
+            .accept(frame(FrameKind::File, 4, b"4"))
+            .expect_err("over the limit");
+    }
+
+    #[test]
+    fn a_stream_beyond_its_credit_is_a_breach() {
+        let (table, ..) = table();
+        let (stream, mut started, mut items) = StreamEntry::new("x".to_owned(), 1 << 30, INITIAL_CREDIT);
+        table.insert(2, Pending::Stream(stream)).expect("open");
+        said(&table, r#"{"type":"started","id":2}"#).expect("starts");
+        assert!(matches!(started.try_recv(), Ok(Ok(()))));
+        let chunk = vec![0; 60_000];
+        let mut sent = 0;
+        while sent + data_cost(chunk.len()) <= INITIAL_CREDIT {
+            table.accept(frame(FrameKind::File, 2, &chunk)).expect("granted");
+            sent += data_cost(chunk.len());
+        }
+        table
+            .accept(frame(FrameKind::File, 2, &chunk))
+            .expect_err("not granted");
+        assert!(matches!(items.try_recv(), Ok(Item::Bytes(_))));
+
+        let (stream, _started, _items) = StreamEntry::new("x".to_owned(), 0, WATCH_CREDIT);
+        table.insert(3, Pending::Stream(stream)).expect("open");
+        let change = r#"{"type":"changed","id":3,"changes":[{"path":"/a","what":"created"}]}"#;
+        for _ in 0..WATCH_CREDIT {
+            said(&table, change).expect("granted");
+        }
+        said(&table, change).expect_err("not granted");
     }
 }

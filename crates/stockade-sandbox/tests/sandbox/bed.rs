@@ -1,19 +1,27 @@
 //! The test bed: one process per case, with its own state directory and, rootless, its own user.
 
 use std::{
-    collections::BTreeMap,
     env, fs,
     os::unix::{fs::PermissionsExt, fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use stockade_domain::{RunId, SandboxLimits};
-use stockade_ports::sandbox::{ExecRequest, Exit, Output, Process, Sandbox, SandboxError, SandboxHandle, SandboxSpec};
-use stockade_sandbox::{NativeConfig, NativeSandbox};
+use stockade_ports::{
+    sandbox::{
+        Boundary, ExecRequest, Exit, FreshSandbox, Output, ProbePlan, Process, Sandbox, SandboxError, SandboxHandle,
+        SandboxSpec, prove,
+    },
+    sim::ClosedDoor,
+};
+use stockade_sandbox::{NativeConfig, original_destination};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_stockade-sandbox-launcher");
 const PROBE: &str = env!("CARGO_BIN_EXE_stockade-sandbox-probe");
@@ -22,12 +30,6 @@ const CHILD: &str = "STOCKADE_TEST_CHILD";
 pub(crate) const CANARY: &str = "canary-4cf7b1f0a9d2";
 /// Marks an unprivileged user of this test run; nobody else has these ids.
 const FIRST_UID: u32 = 210_000;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mode {
-    Root,
-    Rootless,
-}
 
 /// Runs a case: in the parent starts the process for it and judges what it left, in that
 /// process runs `body`.
@@ -45,7 +47,7 @@ where
         return runtime.block_on(body(Bed::open(mode, PathBuf::from(dir))));
     }
     let root = nix::unistd::geteuid().is_root();
-    if mode == Mode::Root && !root {
+    if mode != Mode::Rootless && !root {
         eprintln!("not root: nothing to test here");
         return;
     }
@@ -58,7 +60,7 @@ where
     let user = (root && mode == Mode::Rootless).then(unique_uid);
     prepare(dir.path(), user);
     let pid = run_child(path, dir.path(), user);
-    judge_leftovers(dir.path(), user, pid);
+    judge_leftovers(mode, dir.path(), user, pid);
 }
 
 fn unique_uid() -> u32 {
@@ -140,10 +142,13 @@ pub(crate) fn test_command(dir: &Path, path: &str) -> Command {
         .env("HOME", dir.join("home"))
         .env("API_KEY", CANARY)
         .env(CHILD, dir);
+    if path.contains("docker::") {
+        command.env(docker_bed::SOCKET, docker_bed::socket());
+    }
     command
 }
 
-fn judge_leftovers(dir: &Path, user: Option<u32>, owner: u32) {
+fn judge_leftovers(mode: Mode, dir: &Path, user: Option<u32>, owner: u32) {
     eventually("the sandboxes directory is empty", || {
         fs::read_dir(dir.join("state/sandboxes")).map_or(0, Iterator::count) == 0
     });
@@ -152,7 +157,23 @@ fn judge_leftovers(dir: &Path, user: Option<u32>, owner: u32) {
             processes().iter().all(|p| p.uid != uid)
         });
     }
+    if mode == Mode::Docker {
+        eventually("no container of the case is left", || docker_bed::containers_of(owner).is_empty());
+    }
     eventually("no cgroup of the case is left", || cgroups_of(owner).is_empty());
+    let dir = dir.to_str().expect("text");
+    eventually("no process works for the case", || running_for(dir).is_empty());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    assert!(!mounts.contains(dir), "something is still mounted: {mounts}");
+}
+
+/// Processes with a directory on their command line.
+fn running_for(dir: &str) -> Vec<i32> {
+    let names_it = |process: &HostProcess| {
+        let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(dir)
+    };
+    processes().iter().filter(|p| names_it(p)).map(|p| p.pid).collect()
 }
 
 /// Waits for something that happens soon but not at once.
@@ -215,8 +236,16 @@ pub(crate) fn processes() -> Vec<HostProcess> {
     .collect()
 }
 
-/// Processes below one, however deep.
+/// Processes below one, however deep, and those in its containers, which are below the daemon.
 pub(crate) fn descendants(of: i32) -> Vec<HostProcess> {
+    let mut found = below(of);
+    if env::var_os(docker_bed::SOCKET).is_some() {
+        found.extend(docker_bed::processes_of(of));
+    }
+    found
+}
+
+pub(crate) fn below(of: i32) -> Vec<HostProcess> {
     let all = processes();
     let mut found: Vec<HostProcess> = Vec::new();
     let mut parents = vec![of];
@@ -233,44 +262,67 @@ pub(crate) fn descendants(of: i32) -> Vec<HostProcess> {
 pub(crate) struct Bed {
     pub(crate) mode: Mode,
     pub(crate) dir: PathBuf,
-    pub(crate) sandbox: NativeSandbox,
+    pub(crate) sandbox: Box<dyn Sandbox>,
 }
 
 impl Bed {
     pub(crate) fn open(mode: Mode, dir: PathBuf) -> Self {
         Self {
             mode,
-            sandbox: NativeSandbox::new(config(&dir)),
+            sandbox: mode.sandbox(&dir),
             dir,
         }
     }
 
     pub(crate) fn spec(&self) -> SandboxSpec {
         SandboxSpec {
-            run: RunId::from_uuid(uuid::Uuid::new_v4()),
-            image: "host".to_owned(),
             limits: SandboxLimits {
                 memory_bytes: 1 << 30,
                 pids: 200,
                 cpu_millis: 2000,
                 disk_bytes: 64 << 20,
+                ..SandboxLimits::default()
             },
             workspace: Some(self.dir.join("workspace")),
             base_git: Some(self.dir.join("base.git")),
             agents_dir: Some(self.dir.join("agents")),
+            ..SandboxSpec::plain(RunId::from_uuid(uuid::Uuid::new_v4()))
         }
     }
 
-    pub(crate) async fn create(&self) -> Box<dyn SandboxHandle> {
+    pub(crate) async fn create(&self) -> Arc<dyn SandboxHandle> {
         self.create_from(self.spec()).await
     }
 
-    pub(crate) async fn create_from(&self, spec: SandboxSpec) -> Box<dyn SandboxHandle> {
-        match self.sandbox.create(spec).await {
-            Ok(handle) => handle,
-            Err(e) => panic!("{e}"),
-        }
+    pub(crate) async fn create_from(&self, spec: SandboxSpec) -> Arc<dyn SandboxHandle> {
+        let (handle, _closed) = self.create_with_boundary(spec).await;
+        handle
     }
+
+    /// A proved sandbox and its boundary, which nobody serves any more.
+    pub(crate) async fn create_with_boundary(&self, spec: SandboxSpec) -> (Arc<dyn SandboxHandle>, Boundary) {
+        let fresh = self.sandbox.create(spec).await;
+        let proved = prove_closed(fresh.unwrap_or_else(|e| panic!("{e}"))).await;
+        proved.unwrap_or_else(|e| panic!("{e}"))
+    }
+}
+
+/// Proves a sandbox behind a door that refuses everything.
+pub(crate) async fn prove_closed(
+    mut fresh: Box<dyn FreshSandbox>,
+) -> Result<(Arc<dyn SandboxHandle>, Boundary), SandboxError> {
+    let boundary = fresh.take_boundary().expect("a boundary");
+    assert!(fresh.take_boundary().is_none(), "it is handed over once");
+    let again = |fd: &std::os::fd::OwnedFd| fd.try_clone().expect("dup");
+    let copy = Boundary {
+        tcp4: again(&boundary.tcp4),
+        tcp6: boundary.tcp6.as_ref().map(again),
+        dns4: again(&boundary.dns4),
+        dns6: boundary.dns6.as_ref().map(again),
+    };
+    let door = ClosedDoor::serve(boundary, original_destination);
+    let (handle, _) = prove(fresh, &ProbePlan::standard(None), &door).await?;
+    Ok((handle, copy))
 }
 
 pub(crate) fn config(dir: &Path) -> NativeConfig {
@@ -278,6 +330,7 @@ pub(crate) fn config(dir: &Path) -> NativeConfig {
         launcher: vec![dir.join("launcher").into()],
         state_dir: dir.join("state"),
         copy_workspace: false,
+        warm: 0,
     }
 }
 
@@ -301,10 +354,8 @@ impl Ran {
 pub(crate) fn request(argv: &[&str]) -> ExecRequest {
     ExecRequest {
         argv: argv.iter().map(|&a| a.to_owned()).collect(),
-        env: BTreeMap::new(),
-        cwd: None,
         timeout: Some(Duration::from_secs(30)),
-        stdin: false,
+        ..ExecRequest::default()
     }
 }
 
@@ -343,6 +394,13 @@ pub(crate) async fn probe(handle: &dyn SandboxHandle, args: &[&str]) -> Ran {
     run(handle, &argv).await
 }
 
+/// The names in a directory inside, sorted, one on each line. Not by `ls`: that of coreutils 9
+/// does not work in gVisor before 2023.
+pub(crate) async fn names(handle: &dyn SandboxHandle, dir: &str) -> String {
+    let script = "find \"$1\" -mindepth 1 -maxdepth 1 -printf '%f\\n' | sort";
+    run(handle, &["sh", "-c", script, "names", dir]).await.ok()
+}
+
 /// How many processes inside have this text in their command line.
 pub(crate) async fn count(handle: &dyn SandboxHandle, text: &str) -> usize {
     let script = r#"n=0; for p in /proc/[0-9]*; do
@@ -368,15 +426,5 @@ pub(crate) fn refused<T>(result: Result<T, SandboxError>) -> SandboxError {
     }
 }
 
-/// Makes a test per mode and case.
-macro_rules! cases {
-    ($($name:ident),+ $(,)?) => {
-        mod root {
-            $(#[test] fn $name() { crate::bed::case(crate::bed::Mode::Root, concat!(module_path!(), "::", stringify!($name)), super::$name); })+
-        }
-        mod rootless {
-            $(#[test] fn $name() { crate::bed::case(crate::bed::Mode::Rootless, concat!(module_path!(), "::", stringify!($name)), super::$name); })+
-        }
-    };
-}
-pub(crate) use cases;
+use crate::docker_bed;
+pub(crate) use crate::modes::{Mode, cases};

@@ -1,18 +1,51 @@
-//! Everything the native sandbox promises, as root and as an ordinary user.
+//! The conformance suite: everything a sandbox promises, asked of every backend.
+//!
+//! A case is written once and becomes a test per backend: `files::runsc::files_round_trip`.
+//! The modules and what they hold every backend to:
+//!
+//! | Module | Promise |
+//! |---|---|
+//! | `commands` | streams, exit codes, signals, timeouts of whole trees, input, environment |
+//! | `files` | whole reads and writes, limits, no following of links, a workspace that is never written |
+//! | `inputs` | requests that make no sense are refused and leave nothing |
+//! | `isolation` | no secret, path, process or descriptor of the host, or of a neighbour, is inside |
+//! | `leftovers` | no process, file, mount or cgroup stays behind, however the owner ended |
+//! | `limits` | disk, memory and processes are bounded, and evidence says which |
+//! | `measured` | a sandbox that holds is let through, one that does not is noticed and destroyed |
+//! | `network` | nothing leaves but through the boundary's sockets |
+//! | `pool` | a sandbox made beforehand is like any other, and nobody's twice |
+//! | `pause` | a paused sandbox stands still, goes on, and can be ended |
+//! | `privileges` | no capability, no dangerous system call, no way to either |
+//!
+//! | Mode | Backend | Beside that |
+//! |---|---|---|
+//! | `root` | native, as root | |
+//! | `rootless` | native, as an ordinary user | limits only where its cgroup is delegated |
+//! | `runc`, `crun` | OCI runtimes, as root | the reaper removes what a killed owner left |
+//! | `docker` | the Docker Engine API, as root | the same; needs a daemon (`cargo xtask docker COMMAND`) |
+//! | `runsc` | gVisor, as root | the same; a kernel of its own, so `shared_kernel` cases are not asked |
 //!
 //! Each case runs in a process of its own (this binary again), because the user differs
-//! and because what is left behind is judged after that process has ended. As root both
-//! modes run; as an ordinary user only `rootless` has something to test.
+//! and because what is left behind is judged after that process has ended. As an ordinary user
+//! only `rootless` has something to test. A runtime that is not installed fails its cases and
+//! names its package.
 // A test that starts itself again as another user tells its child through the environment.
 #![allow(clippy::disallowed_methods)]
 #![allow(clippy::print_stdout, clippy::print_stderr, unused_crate_dependencies)]
 
 mod bed;
 mod commands;
+mod docker_bed;
 mod files;
+mod images;
 mod inputs;
 mod isolation;
 mod leftovers;
 mod limits;
+mod measured;
+mod modes;
 mod network;
+mod pause;
+mod pool;
 mod privileges;
+mod snapshots;

@@ -1,13 +1,13 @@
 //! The boundary: nothing leaves but through its sockets.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::SocketAddr,
     os::fd::OwnedFd,
+    sync::Arc,
     time::Duration,
 };
 
-use nix::sys::socket::{getsockopt, sockopt};
-use stockade_ports::sandbox::{Boundary, SandboxHandle};
+use stockade_ports::sandbox::{Boundary, Exit, SandboxHandle};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, UdpSocket},
@@ -15,6 +15,7 @@ use tokio::{
     time::timeout,
 };
 
+use stockade_sandbox::original_destination;
 use crate::bed::{Bed, cases, probe, sh};
 
 cases!(
@@ -23,7 +24,7 @@ cases!(
     other_datagrams_go_nowhere,
     own_servers_work,
     an_unserved_boundary_is_closed,
-    the_boundary_is_taken_once_and_unseen,
+    the_boundary_is_unseen,
 );
 
 /// Accepts on a listener, says hello, and reports each connection's original destination.
@@ -34,17 +35,7 @@ fn serve(fd: OwnedFd, seen: mpsc::UnboundedSender<SocketAddr>) {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let local = stream.local_addr().expect("local");
-            let original = match local.ip() {
-                IpAddr::V4(_) => getsockopt(&stream, sockopt::OriginalDst).ok().map(|a| {
-                    let ip = Ipv4Addr::from(u32::from_be(a.sin_addr.s_addr));
-                    SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(a.sin_port)))
-                }),
-                IpAddr::V6(_) => getsockopt(&stream, sockopt::Ip6tOriginalDst).ok().map(|a| {
-                    let ip = Ipv6Addr::from(a.sin6_addr.s6_addr);
-                    SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(a.sin6_port), 0, 0))
-                }),
-            };
-            let _ = seen.send(original.unwrap_or(local));
+            let _ = seen.send(original_destination(&stream).unwrap_or(local));
             let _ = stream.write_all(b"guarded").await;
         }
     });
@@ -65,14 +56,14 @@ fn answer(fd: OwnedFd) {
 }
 
 struct Guarded {
-    handle: Box<dyn SandboxHandle>,
+    handle: Arc<dyn SandboxHandle>,
     seen: mpsc::UnboundedReceiver<SocketAddr>,
     ipv6: bool,
 }
 
 async fn guarded(bed: &Bed) -> Guarded {
-    let mut handle = bed.create().await;
-    let Boundary { tcp4, tcp6, dns4, dns6 } = handle.take_boundary().expect("a boundary");
+    let (handle, boundary) = bed.create_with_boundary(bed.spec()).await;
+    let Boundary { tcp4, tcp6, dns4, dns6 } = boundary;
     let (tx, seen) = mpsc::unbounded_channel();
     let ipv6 = tcp6.is_some();
     serve(tcp4, tx.clone());
@@ -171,20 +162,19 @@ async fn own_servers_work(bed: Bed) {
 }
 
 async fn an_unserved_boundary_is_closed(bed: Bed) {
-    let mut handle = bed.create().await;
-    let boundary = handle.take_boundary().expect("a boundary");
+    let (handle, boundary) = bed.create_with_boundary(bed.spec()).await;
     // Accepted by nobody: the connection says nothing and goes nowhere.
     let ran = probe(&*handle, &["tcp", "93.184.216.34:80"]).await;
-    assert!(ran.out.starts_with("error"), "{ran:?}");
+    // gVisor before 2023 does not know time limits on the host's sockets: the probe waits.
+    let waits = !bed.mode.shares_the_kernel() && ran.out.is_empty() && ran.exit == Exit::TimedOut;
+    assert!(waits || ran.out.starts_with("error"), "{ran:?}");
     drop(boundary);
     let ran = probe(&*handle, &["tcp", "93.184.216.34:80"]).await;
     assert!(ran.out.starts_with("error"), "{ran:?}");
 }
 
-async fn the_boundary_is_taken_once_and_unseen(bed: Bed) {
-    let mut handle = bed.create().await;
-    assert!(handle.take_boundary().is_some());
-    assert!(handle.take_boundary().is_none());
+async fn the_boundary_is_unseen(bed: Bed) {
+    let handle = bed.create().await;
     let interfaces = sh(&*handle, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '")
         .await
         .ok();

@@ -1,5 +1,7 @@
 //! `stockade env`, `agent` and `config`: what is configured here. No server is needed.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use stockade_domain::{AgentKind, AgentSpec, Environment};
 use stockade_policy::Policy;
@@ -110,9 +112,11 @@ pub(crate) fn missing(agent: &AgentSpec, settings: &Settings) -> Option<stockade
 pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outcome {
     let Config::Check = command;
     let agents = wiring::agents(settings)?;
+    let mut files = BTreeMap::new();
     for environment in &settings.environments {
         for agent in agents.values() {
-            Policy::compile(agent, environment).map_err(|e| Complaint::usage(e.to_string()))?;
+            let policy = Policy::compile(agent, environment).map_err(|e| Complaint::usage(e.to_string()))?;
+            files.insert(&environment.name, policy.files().explain());
         }
     }
     for (what, name, known) in [
@@ -140,6 +144,8 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
         "environments": settings.environments.iter().map(|e| &e.name).collect::<Vec<_>>(), "limits": settings.limits,
     });
     if json {
+        let mut summary = summary;
+        summary["files"] = json!(files);
         terminal::json(&summary)?;
     } else {
         out(&format!("{} configuration", style::good("ok")));
@@ -148,6 +154,10 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
                 "  {key:<14}{}",
                 value.as_str().map_or_else(|| value.to_string(), str::to_owned)
             ));
+        }
+        for (environment, rules) in &files {
+            out(&format!("  files of environment '{environment}'"));
+            rules.iter().for_each(|rule| out(&format!("    {rule}")));
         }
     }
     Ok(Exit::Done)

@@ -4,9 +4,11 @@ use std::{process::Stdio, time::Duration};
 
 use serde::Serialize;
 use stockade_domain::AgentKind;
+use stockade_ports::{Sandbox, SandboxError};
 
 use super::catalog;
 use crate::{
+    backends,
     exit::{Exit, Outcome},
     settings::Settings,
     terminal::{self, out, style},
@@ -54,7 +56,8 @@ impl Finding {
 }
 
 pub(crate) async fn execute(settings: &Settings, json: bool) -> Outcome {
-    let mut findings = vec![git().await, sandbox(settings).await];
+    let mut findings = vec![git().await];
+    findings.extend(sandboxes(settings).await?);
     findings.push(model(settings));
     findings.extend(agents(settings)?);
     let broken = findings.iter().any(|finding| finding.state == State::Missing);
@@ -101,36 +104,32 @@ async fn git() -> Finding {
     }
 }
 
-async fn sandbox(settings: &Settings) -> Finding {
-    let sandbox = match wiring::sandbox(settings) {
-        Ok(sandbox) => sandbox,
-        Err(error) => {
-            return Finding::lacking(
-                "sandbox native",
-                State::Missing,
-                error.to_string(),
-                "reinstall stockade",
-            );
-        }
-    };
-    match sandbox.check().await {
+/// The default backend is needed; the others are there for those who name them.
+async fn sandboxes(settings: &Settings) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (place, backend) in backends::all(settings)?.into_iter().enumerate() {
+        findings.push(sandbox(&*backend, place == 0).await);
+    }
+    Ok(findings)
+}
+
+async fn sandbox(backend: &dyn Sandbox, needed: bool) -> Finding {
+    let what = format!("sandbox {}", backend.name());
+    let state = if needed { State::Missing } else { State::Optional };
+    match backend.check().await {
         Ok(facts) => {
-            let notes = if facts.notes.is_empty() {
-                String::new()
-            } else {
-                format!("; {}", facts.notes.join("; "))
-            };
-            Finding::ok(
-                "sandbox native",
-                format!("{}, limits: {}{notes}", facts.mode, facts.enforced_limits.join(", ")),
-            )
+            let mut detail = vec![facts.mode, format!("limits: {}", facts.enforced_limits.join(", "))];
+            if !facts.defences.is_empty() {
+                detail.push(facts.defences.join(", "));
+            }
+            detail.extend(facts.notes);
+            Finding::ok(&what, detail.join("; "))
         }
-        Err(error) => Finding::lacking(
-            "sandbox native",
-            State::Missing,
-            error.to_string(),
-            "see docs/security.md, \"What the host must offer\"",
-        ),
+        Err(SandboxError::Unsupported { what: missing, fix, .. }) => Finding::lacking(&what, state, missing, fix),
+        Err(error) => {
+            let fix = "see docs/security.md, \"What the host must offer\"";
+            Finding::lacking(&what, state, error.to_string(), fix)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod catalog;
 mod demo;
 mod doctor;
 mod receipt;
+mod redteam;
 mod run;
 mod runs;
 mod signals;
@@ -40,6 +41,7 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         Command::Token(command) => tokens::execute(command, settings, json).await,
         Command::Config(command) => catalog::config(&command, &settings, json),
         Command::Doctor => doctor::execute(&settings, json).await,
+        Command::Redteam(options) => Box::pin(redteam::execute(options, settings, json)).await,
         Command::Demo(_) | Command::SandboxLaunch => {
             Err(Complaint::usage("this command is started by stockade itself").into())
         }

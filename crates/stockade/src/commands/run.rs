@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use stockade_api::{Client, v1};
-use stockade_domain::{AgentSpec, RepoSpec, RunId, RunState};
+use stockade_domain::{AgentSpec, RepoSpec, RunId, RunState, SnapshotPlan};
 
 use super::{
     signals,
@@ -57,6 +57,10 @@ fn request(task: &RunTask, settings: &Settings) -> anyhow::Result<v1::CreateTask
     request.environment = task.env.clone();
     request.model = task.model.clone();
     request.backend = task.backend.clone();
+    request.snapshot = SnapshotPlan {
+        from: task.from_snapshot.clone(),
+        keep: task.keep_snapshot,
+    };
     Ok(request)
 }
 

@@ -72,7 +72,12 @@ fn lines(event: &Event) -> Vec<String> {
             &style::wait("↻"),
             &format!("starting over, attempt {}", data["attempt"]),
         )),
-        T::SandboxReady => one(sandbox(data)),
+        T::SandboxProgress => one(progress(data)),
+        T::SandboxReady => std::iter::once(sandbox(data)).chain(measured(data)).collect(),
+        T::SandboxSnapshot => one(mark(
+            &style::good("▸"),
+            &format!("snapshot kept {} {}", short(data, "digest"), style::dim(&style::rough(data["bytes"].as_u64().unwrap_or(0)))),
+        )),
         T::RepoReady => repository(data),
         T::AgentReady => one(mark(
             &style::good("▸"),
@@ -177,6 +182,36 @@ fn sandbox(data: &Value) -> String {
     )
 }
 
+/// What was measured before the agent was let in, where that is more than nothing.
+fn measured(data: &Value) -> Option<String> {
+    let checks = data["measured"].as_object()?;
+    let micros = data["measured_us"].as_u64().unwrap_or_default();
+    let detail = format!(
+        "{} checks from inside in {:.1} ms: {}",
+        checks.len(),
+        micros as f64 / 1000.0,
+        checks.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    );
+    Some(mark(&style::good("▸"), &format!("measured {}", style::dim(&style::line(&detail, 2 * WIDTH)))))
+}
+
+/// How far a pull or a restore has come.
+fn progress(data: &Value) -> String {
+    let (done, total) = (data["done"].as_u64().unwrap_or(0), data["total"].as_u64().unwrap_or(0));
+    let amount = match total {
+        0 => String::new(),
+        _ => format!(" {} of {}", style::rough(done), style::rough(total)),
+    };
+    let words = match (text(data, "what"), text(data, "step")) {
+        ("restore", _) => "restoring snapshot",
+        (_, "begin" | "resolve") => "looking for image",
+        (_, "download") => "pulling image",
+        (_, "unpack") => "unpacking image",
+        (_, other) => other,
+    };
+    mark(&style::dim("·"), &format!("{words} {}{amount}", short(data, "name")))
+}
+
 /// A limit as the sandbox measured it, for example `memory=4294967296`, in people's units.
 fn limit(pair: &str) -> String {
     let Some((name, value)) = pair.split_once('=') else {
@@ -186,6 +221,7 @@ fn limit(pair: &str) -> String {
         ("memory" | "disk", Ok(bytes)) => format!("{name} {}", style::bytes(bytes)),
         ("cpu", Ok(millis)) => format!("{} cores", millis as f64 / 1000.0),
         ("pids", Ok(count)) => format!("{count} processes"),
+        ("io", Ok(bytes)) => format!("I/O {}/s", style::bytes(bytes)),
         _ => format!("{} {}", style::line(name, 20), style::line(value, 40)),
     }
 }

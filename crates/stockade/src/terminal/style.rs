@@ -60,7 +60,17 @@ pub(crate) fn line(text: &str, width: usize) -> String {
     flat.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Bytes for people.
+/// Bytes for people, rounded.
+pub(crate) fn rough(count: u64) -> String {
+    match count {
+        0..1_000 => format!("{count} B"),
+        1_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", count as f64 / 1e6),
+        _ => format!("{:.2} GB", count as f64 / 1e9),
+    }
+}
+
+/// A round number of bytes, exactly.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = count;

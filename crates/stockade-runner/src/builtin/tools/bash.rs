@@ -10,6 +10,9 @@ use super::{Hand, Said, spec::USUAL_COMMAND};
 /// Starts bash where there is one. The command line is an argument and never part of the script.
 const SHELL: &str = "if command -v bash >/dev/null 2>&1; then exec bash -c \"$1\"; else exec sh -c \"$1\"; fi";
 
+/// Most bytes one command may print: a flood costs the host time even where it is thrown away.
+const MAX_OUTPUT: u64 = 64 << 20;
+
 pub(super) async fn bash(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxError> {
     let command = args["command"].as_str().unwrap_or_default();
     let seconds = args["timeout_seconds"].as_u64().unwrap_or(USUAL_COMMAND);
@@ -20,9 +23,9 @@ pub(super) async fn bash(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxE
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into_iter()
             .collect::<BTreeMap<_, _>>(),
-        cwd: None,
         timeout: Some(Duration::from_secs(seconds)),
-        stdin: false,
+        max_output: Some(MAX_OUTPUT),
+        ..ExecRequest::default()
     };
     let ran = hand.run(request, hand.limit, true).await?;
     let end = match ran.exit {
@@ -31,12 +34,14 @@ pub(super) async fn bash(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxE
         Exit::Code(code) => format!("[exit code {code}]"),
         Exit::Signal(signal) => format!("[ended by signal {signal}]"),
         Exit::TimedOut => format!("[ended after {seconds} seconds; give a longer timeout_seconds or do less at once]"),
+        Exit::OutputLimit => format!("[ended: it printed more than {} MiB; send output to a file]", MAX_OUTPUT >> 20),
         Exit::SandboxGone => "[the sandbox ended]".to_owned(),
     };
     let details = match ran.exit {
         _ if ran.interrupted => json!({ "interrupted": true, "output_bytes": ran.total }),
         Exit::Code(code) => json!({ "exit_code": code, "output_bytes": ran.total }),
         Exit::Signal(signal) => json!({ "signal": signal, "output_bytes": ran.total }),
+        Exit::OutputLimit => json!({ "output_limit": MAX_OUTPUT, "output_bytes": ran.total }),
         _ => json!({ "timed_out": true, "output_bytes": ran.total }),
     };
     let mut text = ran.output;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use stockade_ports::{ExecRequest, Exit, SandboxError};
 
-use super::{Hand, Said, path::absolute};
+use super::{Hand, Said, Trouble, Write, path::absolute};
 
 /// Largest file that is read or edited, in bytes.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -42,17 +42,17 @@ pub(super) async fn read_file(hand: &Hand<'_>, args: &Value) -> Result<Said, San
     )))
 }
 
-pub(super) async fn write_file(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxError> {
+pub(super) async fn write_file(hand: &Hand<'_>, args: &Value) -> Result<Said, Trouble> {
     let (path, content) = (text_of(args, "path"), text_of(args, "content"));
     let bytes = content.len();
-    put(hand, &path, content).await?;
+    put(hand, "write_file", &path, content).await?;
     Ok(Said {
         details: json!({ "bytes": bytes }),
         ..Said::well(format!("wrote {bytes} bytes to {path}"))
     })
 }
 
-pub(super) async fn edit_file(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxError> {
+pub(super) async fn edit_file(hand: &Hand<'_>, args: &Value) -> Result<Said, Trouble> {
     let path = text_of(args, "path");
     let content = match text_at(hand, &path).await? {
         Ok(content) => content,
@@ -67,7 +67,7 @@ pub(super) async fn edit_file(hand: &Hand<'_>, args: &Value) -> Result<Said, San
     ) {
         Err(complaint) => Ok(Said::complaint(format!("{path}: {complaint}"))),
         Ok((content, times)) => {
-            put(hand, &path, content).await?;
+            put(hand, "edit_file", &path, content).await?;
             let times_word = if times == 1 {
                 "once".to_owned()
             } else {
@@ -113,21 +113,28 @@ async fn text_at(hand: &Hand<'_>, path: &str) -> Result<Result<String, Said>, Sa
 }
 
 /// Writes a file, keeping its executable bit.
-async fn put(hand: &Hand<'_>, path: &str, content: String) -> Result<(), SandboxError> {
-    let path = absolute(path);
+async fn put(hand: &Hand<'_>, operation: &str, path: &str, content: String) -> Result<(), Trouble> {
     let asked = ExecRequest {
-        argv: ["sh", "-c", "test -x \"$1\"", "sh", &path].map(str::to_owned).to_vec(),
+        argv: ["sh", "-c", "test -x \"$1\"", "sh", &absolute(path)]
+            .map(str::to_owned)
+            .to_vec(),
         timeout: Some(Duration::from_secs(10)),
         ..ExecRequest::default()
     };
     let executable = match hand.run(asked, 1024, false).await {
         Ok(ran) => ran.exit == Exit::Code(0),
-        Err(error @ SandboxError::Gone(_)) => return Err(error),
+        Err(error @ SandboxError::Gone(_)) => return Err(error.into()),
         // Without a shell inside there is nothing to ask.
         Err(_) => false,
     };
     let mode = if executable { 0o755 } else { 0o644 };
-    hand.sandbox.write_file(&path, Bytes::from(content), mode).await
+    let write = Write {
+        operation,
+        path,
+        content: Bytes::from(content),
+        mode,
+    };
+    hand.writes.put(hand.sandbox, write).await.map(drop)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod files;
 mod look;
 mod path;
 mod spec;
+mod writes;
 
 use std::pin::pin;
 
@@ -16,6 +17,7 @@ use stockade_ports::{ExecRequest, Exit, Output, SandboxError, SandboxHandle};
 
 pub(crate) use path::normalized as normalized_path;
 pub(crate) use spec::{ToolSpec, specs};
+pub(crate) use writes::{Trouble, Write, Writes};
 
 use super::conversation::{ToolCall, ToolResult};
 use crate::{
@@ -63,6 +65,7 @@ pub(crate) struct Toolbox {
     pub(crate) specs: Vec<ToolSpec>,
     pub(crate) output_limit: usize,
     pub(crate) pulse: Pulse,
+    pub(crate) writes: Writes,
 }
 
 impl Toolbox {
@@ -120,6 +123,10 @@ impl Toolbox {
     }
 
     async fn act(&self, action: Action, inbox: &Inbox) -> Result<Said, Failure> {
+        let action = match action.operation.as_str() {
+            "write_file" => self.writes.counted(action),
+            _ => action,
+        };
         let asked = action.args.clone();
         let admitted = match self.gate.pass::<kind::Tool>(&self.scope, action, Amounts::ZERO).await {
             Ok(admitted) => admitted,
@@ -128,7 +135,15 @@ impl Toolbox {
         let done = self.perform(&admitted, inbox).await;
         let (outcome, said) = match done {
             Ok(said) => (Outcome::Done, said),
-            Err(error @ SandboxError::Gone(_)) => {
+            Err(Trouble::Refused(refusal)) => {
+                let error = refusal.to_string();
+                admitted
+                    .settle(Outcome::Failed { error }, Amounts::ZERO, json!({}))
+                    .await
+                    .map_err(|e| mishap::store(&e))?;
+                return self.refused(&refusal).await;
+            }
+            Err(Trouble::Sandbox(error @ SandboxError::Gone(_))) => {
                 let error = mishap::sandbox(error);
                 let failed = Outcome::Failed {
                     error: error.message.clone(),
@@ -137,7 +152,7 @@ impl Toolbox {
                 let _ = admitted.settle(failed, Amounts::ZERO, json!({})).await;
                 return Err(error);
             }
-            Err(error) => {
+            Err(Trouble::Sandbox(error)) => {
                 let error = error.to_string();
                 (Outcome::Failed { error: error.clone() }, Said::complaint(error))
             }
@@ -172,12 +187,13 @@ impl Toolbox {
         )))
     }
 
-    async fn perform(&self, admitted: &Admitted<kind::Tool>, inbox: &Inbox) -> Result<Said, SandboxError> {
+    async fn perform(&self, admitted: &Admitted<kind::Tool>, inbox: &Inbox) -> Result<Said, Trouble> {
         let hand = Hand {
             sandbox: self.sandbox.open(admitted),
             limit: self.output_limit,
             pulse: &self.pulse,
             inbox,
+            writes: &self.writes,
         };
         let action = admitted.action();
         // Arguments a person edited are checked like a model's.
@@ -187,15 +203,15 @@ impl Toolbox {
             Some(Err(complaint)) => return Ok(Said::complaint(complaint)),
             None => return Ok(Said::complaint("no such tool")),
         };
-        match action.operation.as_str() {
-            "bash" => bash::bash(&hand, &args).await,
-            "read_file" => files::read_file(&hand, &args).await,
-            "write_file" => files::write_file(&hand, &args).await,
-            "edit_file" => files::edit_file(&hand, &args).await,
-            "list_files" => look::list_files(&hand, &args).await,
-            "search" => look::search(&hand, &args).await,
-            other => Ok(Said::complaint(format!("there is no tool '{other}'"))),
-        }
+        Ok(match action.operation.as_str() {
+            "bash" => bash::bash(&hand, &args).await?,
+            "read_file" => files::read_file(&hand, &args).await?,
+            "write_file" => files::write_file(&hand, &args).await?,
+            "edit_file" => files::edit_file(&hand, &args).await?,
+            "list_files" => look::list_files(&hand, &args).await?,
+            "search" => look::search(&hand, &args).await?,
+            other => Said::complaint(format!("there is no tool '{other}'")),
+        })
     }
 }
 
@@ -228,6 +244,7 @@ struct Hand<'a> {
     limit: usize,
     pulse: &'a Pulse,
     inbox: &'a Inbox,
+    writes: &'a Writes,
 }
 
 /// What a command printed and how it ended.

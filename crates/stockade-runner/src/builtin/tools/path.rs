@@ -1,5 +1,6 @@
 //! Paths as models write them, in one spelling.
 
+use stockade_policy::files::Place;
 use stockade_ports::sandbox::WORKSPACE;
 
 /// The one spelling of a path: relative to the workspace where it is inside, else absolute.
@@ -7,30 +8,7 @@ use stockade_ports::sandbox::WORKSPACE;
 /// `.` and `..` are resolved by their letters. A symbolic link can still lead elsewhere;
 /// it leads to another place in the sandbox and nowhere else.
 pub(crate) fn normalized(text: &str) -> Result<String, String> {
-    if text.is_empty() {
-        return Err("the path is empty".to_owned());
-    }
-    let whole = if text.starts_with('/') {
-        text.to_owned()
-    } else {
-        format!("{WORKSPACE}/{text}")
-    };
-    let mut parts: Vec<&str> = Vec::new();
-    for part in whole.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    let absolute = format!("/{}", parts.join("/"));
-    match absolute.strip_prefix(WORKSPACE) {
-        Some("") => Ok(".".to_owned()),
-        Some(rest) if rest.starts_with('/') => Ok(rest[1..].to_owned()),
-        _ => Ok(absolute),
-    }
+    Place::of(text).map(|place| place.as_str().to_owned())
 }
 
 /// The absolute path of a normalized one.
@@ -61,6 +39,11 @@ mod tests {
             assert_eq!(normalized(text).as_deref(), Ok(expected), "{text}");
         }
         assert!(normalized("").is_err());
+        assert_eq!(
+            stockade_policy::files::WORKSPACE,
+            WORKSPACE,
+            "policy and sandbox mean the same place"
+        );
         assert_eq!(absolute("a"), "/workspace/a");
         assert_eq!(absolute("."), "/workspace");
         assert_eq!(absolute("/etc"), "/etc");

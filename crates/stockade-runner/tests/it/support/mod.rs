@@ -1,24 +1,20 @@
 //! The world a run lives in, without privileges.
 
 pub(crate) mod agent;
+pub(crate) mod egress;
 pub(crate) mod model;
-pub(crate) mod sandbox;
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use async_trait::async_trait;
 use ed25519_dalek::SigningKey;
 use stockade_domain::{
     AgentKind, AgentSpec, Approval, ApprovalDecision, ApprovalId, ApprovalState, Decision, Digest, Environment, Event,
-    EventType, Failure, Limits, NetworkLevel, RepoSpec, Rule, RuleMatch, RuleVerdict, Run, RunId, RunInput, RunSpec,
+    EventType, Failure, FileRules, Limits, NetworkLevel, RepoSpec, Rule, RuleMatch, RuleVerdict, Run, RunId, RunInput, RunSpec, SnapshotPlan,
     TaskId, TeamId, run::RunResult,
 };
 use stockade_gate::{
@@ -27,17 +23,19 @@ use stockade_gate::{
 };
 use stockade_policy::Policy;
 use stockade_ports::{
-    Activities, Boundary, Clock, CreateRun, CreateTask, Egress, EgressError, EgressSession, Lease, Store, SystemClock,
+    Activities, Clock, CreateRun, CreateTask, Lease, Store, SystemClock,
     sim::{MemoryStore, RecordingBus},
 };
 use stockade_runner::{Runner, RunnerConfig, RunnerParts};
+use stockade_sandbox::{UnisolatedConfig, UnisolatedSandbox};
 
-use self::{model::Answers, sandbox::LocalSandbox};
+use self::{egress::Sessions, model::Answers};
 
 /// What a test changes about the usual world.
 pub(crate) struct Wish {
     pub(crate) kind: AgentKind,
     pub(crate) rules: Vec<Rule>,
+    pub(crate) files: FileRules,
     pub(crate) limits: Limits,
     pub(crate) repo: Option<RepoSpec>,
     pub(crate) answers: Answers,
@@ -49,6 +47,7 @@ impl Default for Wish {
         Self {
             kind: AgentKind::Builtin { tools: Vec::new() },
             rules: Vec::new(),
+            files: FileRules::default(),
             limits: Limits::default(),
             repo: None,
             answers: Answers::default(),
@@ -75,7 +74,7 @@ pub(crate) struct World {
     pub(crate) root: tempfile::TempDir,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) runner: Arc<Runner>,
-    pub(crate) sandbox: Arc<LocalSandbox>,
+    pub(crate) sandbox: Arc<UnisolatedSandbox>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) key: SigningKey,
     pub(crate) id: RunId,
@@ -90,7 +89,10 @@ impl World {
         let store = Arc::new(MemoryStore::default());
         let clock = Arc::new(SystemClock);
         let gate = Gate::new(store.clone(), Arc::new(RecordingBus::default()), clock.clone());
-        let sandbox = Arc::new(LocalSandbox::new(root.path().join("sandboxes")));
+        let sandbox = Arc::new(UnisolatedSandbox::new(UnisolatedConfig {
+            dir: root.path().join("sandboxes"),
+            pretend_for_tests: true,
+        }));
         let sessions = Arc::new(Sessions::default());
         let key = SigningKey::from_bytes(&[7; 32]);
         let config = RunnerConfig {
@@ -101,13 +103,14 @@ impl World {
         let answers = wish.answers.clone();
         let runner = Runner::new(RunnerParts {
             gate: gate.clone(),
-            sandbox: sandbox.clone(),
+            backends: vec![sandbox.clone()],
+            images: None,
             egress: sessions.clone(),
             door: ModelDoor::new(gate.clone(), Gated::new(Arc::new(wish.answers)), PriceTable::builtin()),
             sealer: key.clone(),
             config,
         });
-        let spec = spec(wish.kind, wish.rules, wish.limits, wish.repo);
+        let spec = spec(wish.kind, wish.rules, wish.files, wish.limits, wish.repo);
         let id = RunId::from_uuid(clock.uuid());
         let task = CreateTask {
             id: TaskId::from_uuid(clock.uuid()),
@@ -234,11 +237,11 @@ impl World {
 
     /// A file of the workspace, as it is now.
     pub(crate) fn workspace(&self, path: &str) -> PathBuf {
-        self.sandbox.workspace().join(path)
+        self.sandbox.dir_of(self.id).unwrap().join("workspace").join(path)
     }
 }
 
-fn spec(kind: AgentKind, rules: Vec<Rule>, limits: Limits, repo: Option<RepoSpec>) -> RunSpec {
+fn spec(kind: AgentKind, rules: Vec<Rule>, files: FileRules, limits: Limits, repo: Option<RepoSpec>) -> RunSpec {
     let agent = AgentSpec {
         name: "tester".to_owned(),
         description: String::new(),
@@ -248,7 +251,10 @@ fn spec(kind: AgentKind, rules: Vec<Rule>, limits: Limits, repo: Option<RepoSpec
         rules,
         limits: Default::default(),
     };
-    let environment = Environment::named("test", NetworkLevel::None);
+    let environment = Environment {
+        files,
+        ..Environment::named("test", NetworkLevel::None)
+    };
     let policy_version: Digest = Policy::compile(&agent, &environment).unwrap().version();
     RunSpec {
         prompt: "Fix the greeting".to_owned(),
@@ -256,38 +262,10 @@ fn spec(kind: AgentKind, rules: Vec<Rule>, limits: Limits, repo: Option<RepoSpec
         agent,
         environment,
         model: "test-model".to_owned(),
-        backend: "local".to_owned(),
+        backend: "unisolated".to_owned(),
+        snapshot: SnapshotPlan::default(),
         limits,
         policy_version,
-    }
-}
-
-/// Stands where the Guard is, and counts.
-#[derive(Default)]
-pub(crate) struct Sessions {
-    pub(crate) opened: AtomicU32,
-    pub(crate) closed: Arc<AtomicU32>,
-}
-
-struct Session(Arc<AtomicU32>);
-
-#[async_trait]
-impl Egress for Sessions {
-    async fn guard(
-        &self,
-        _run: &Run,
-        _lease: Lease,
-        _boundary: Boundary,
-    ) -> Result<Box<dyn EgressSession>, EgressError> {
-        self.opened.fetch_add(1, Ordering::SeqCst);
-        Ok(Box::new(Session(self.closed.clone())))
-    }
-}
-
-#[async_trait]
-impl EgressSession for Session {
-    async fn close(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
