@@ -58,11 +58,19 @@ pub(crate) const AGENTS: &[Need] = &[
 
 /// The sandbox tests run every backend, as root, and images from a real registry.
 pub(crate) const SANDBOX: &[Need] = &[
-    need("dockerd", "docker.io", "the backend docker is tested on a daemon of its own"),
+    need(
+        "dockerd",
+        "docker.io",
+        "the backend docker is tested on a daemon of its own",
+    ),
     need("runc", "runc", "the backend runc"),
     need("crun", "crun", "the backend crun"),
     need("runsc", "runsc", "the backend runsc (gVisor)"),
-    need("docker-registry", "docker-registry", "images are pulled from a registry on loopback"),
+    need(
+        "docker-registry",
+        "docker-registry",
+        "images are pulled from a registry on loopback",
+    ),
     need("skopeo", "skopeo", "puts images into that registry"),
     need("umoci", "umoci", "makes the layers of those images"),
     need("mmdebstrap", "mmdebstrap", "makes a small Debian for an image"),

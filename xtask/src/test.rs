@@ -292,7 +292,11 @@ fn tests(context: &Context) -> Result<Tally> {
         ])
     };
     // Stopped when the tests have ended, however they did.
-    let docker = if setup::is_root() { Some(Dockerd::start()?) } else { None };
+    let docker = if setup::is_root() {
+        Some(Dockerd::start()?)
+    } else {
+        None
+    };
     if let Some(docker) = &docker {
         command.env(dockerd::VARIABLE, docker.socket());
     }

@@ -4,7 +4,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     AgentKind, AgentSpec, Budget, Environment, Event, EventType, Limits, LimitsPatch, Machine, NetworkLevel, NewEvent,
-    RunId, RunSpec, SnapshotPlan, RunState, TaskId, TeamId, Timestamp, event::chain_head,
+    RunId, RunSpec, RunState, SnapshotPlan, TaskId, TeamId, Timestamp, event::chain_head,
 };
 
 fn run() -> Run {

@@ -18,8 +18,8 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 use stockade_bus::InProcessBus;
 use stockade_domain::{
-    AgentKind, AgentSpec, BudgetLimits, Environment, Limits, LimitsPatch, NetworkLevel, RunId, RunInput, RunSpec, SnapshotPlan,
-    TaskId, TeamId, Wire,
+    AgentKind, AgentSpec, BudgetLimits, Environment, Limits, LimitsPatch, NetworkLevel, RunId, RunInput, RunSpec,
+    SnapshotPlan, TaskId, TeamId, Wire,
 };
 use stockade_gate::{
     Gate, Gated, kind,

@@ -219,7 +219,13 @@ mod tests {
     fn random_frames_survive_random_cuts() {
         for seed in 1..=500 {
             let mut dice = Dice(seed);
-            let kinds = [FrameKind::Control, FrameKind::Stdin, FrameKind::Stdout, FrameKind::Stderr, FrameKind::File];
+            let kinds = [
+                FrameKind::Control,
+                FrameKind::Stdin,
+                FrameKind::Stdout,
+                FrameKind::Stderr,
+                FrameKind::File,
+            ];
             let count = dice.below(12);
             let frames: Vec<_> = (0..count)
                 .map(|_| Frame {

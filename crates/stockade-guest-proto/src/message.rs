@@ -401,19 +401,27 @@ mod tests {
         let text = r#"{"type":"read_file","id":1,"path":"/x","limit":9}"#;
         let read: ToGuest = serde_json::from_str(text).expect("parses");
         assert!(matches!(read, ToGuest::ReadFile { credit: None, .. }));
-        assert_eq!(serde_json::to_string(&read).expect("serializes"), text, "nothing is added");
+        assert_eq!(
+            serde_json::to_string(&read).expect("serializes"),
+            text,
+            "nothing is added"
+        );
         let text = r#"{"type":"exec","id":1,"argv":["a"],"env":{},"cwd":"/"}"#;
         let exec: ToGuest = serde_json::from_str(text).expect("parses");
-        let ToGuest::Exec(start) = exec else {
-            panic!("{exec:?}")
-        };
+        let ToGuest::Exec(start) = exec else { panic!("{exec:?}") };
         assert_eq!((start.max_output, start.terminal, start.stdin), (None, None, false));
     }
 
     #[test]
     fn kinds_of_a_later_version_fall_back() {
-        assert_eq!(serde_json::from_str::<FileKind>(r#""door""#).expect("kind"), FileKind::Other);
-        assert_eq!(serde_json::from_str::<ChangeKind>(r#""melted""#).expect("kind"), ChangeKind::Lost);
+        assert_eq!(
+            serde_json::from_str::<FileKind>(r#""door""#).expect("kind"),
+            FileKind::Other
+        );
+        assert_eq!(
+            serde_json::from_str::<ChangeKind>(r#""melted""#).expect("kind"),
+            ChangeKind::Lost
+        );
     }
 
     #[test]

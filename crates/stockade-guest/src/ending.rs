@@ -45,7 +45,8 @@ impl Ending {
     /// Asks everybody at the first look, and from then on sees who is left: what a process starts
     /// to end well must not be asked to end. The request to answer is returned once, when nobody
     /// is left or the time is over. `keepers` are the Guest's own: they end with what they keep.
-    pub(crate) fn look(&mut self, keepers: &HashSet<Pid>) -> Option<u32> {
+    /// `all_told` says whether the host knows the end of every command; it is to hear those first.
+    pub(crate) fn look(&mut self, keepers: &HashSet<Pid>, all_told: bool) -> Option<u32> {
         let now = Instant::now();
         if self.wait(now).is_none_or(|wait| !wait.is_zero()) {
             return None;
@@ -60,7 +61,7 @@ impl Ending {
             }
         }
         self.look = now + LOOK_EVERY;
-        self.told = others.is_empty() || self.until.is_some_and(|until| now >= until);
+        self.told = (others.is_empty() && all_told) || self.until.is_some_and(|until| now >= until);
         self.told.then_some(self.id)
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     output::{CHUNK, Piece, Stream},
     sweep,
     sys::{self, Pid, ProcessLimit},
-    terminal,
+    terminal::{self, Terminal},
 };
 
 /// How long a keeper may take to report the end of a killed tree before it is killed itself.
@@ -35,6 +35,8 @@ pub(crate) struct Exec {
     input: Input,
     stdout: Stream,
     stderr: Stream,
+    /// Whether the kernel signals a new size.
+    tells_size: bool,
     credit: u64,
     /// Bytes it may still print.
     allowed: Option<u64>,
@@ -76,6 +78,7 @@ struct Ends {
     input: Input,
     stdout: Stream,
     stderr: Stream,
+    tells_size: bool,
 }
 
 impl Exec {
@@ -111,6 +114,7 @@ impl Exec {
             input: ends.input,
             stdout: ends.stdout,
             stderr: ends.stderr,
+            tells_size: ends.tells_size,
             credit: INITIAL_CREDIT,
             allowed: request.max_output,
             deadline: timeout.and_then(|time| Instant::now().checked_add(time)),
@@ -139,6 +143,11 @@ impl Exec {
     /// Whether nothing of the command is left and the host knows.
     pub(crate) fn is_over(&self) -> bool {
         self.told && self.keeper_gone
+    }
+
+    /// Whether the host knows of its end.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -182,8 +191,11 @@ impl Exec {
         if let Some(terminal) = self.stdout.open_terminal()
             && !is_empty(size)
         {
-            // Fails only on a terminal that is being closed.
-            let _ = terminal::resize(terminal.as_fd(), size);
+            // It fails only when it is being closed.
+            let resized = terminal::resize(terminal.as_fd(), size);
+            if resized.is_ok() && !self.tells_size {
+                self.signal(libc::SIGWINCH);
+            }
         }
     }
 
@@ -284,12 +296,16 @@ impl Exec {
         }
         let credit = usize::try_from(self.credit.saturating_sub(data_cost(0))).unwrap_or(CHUNK);
         // One byte more than allowed is what shows that it is too much.
-        let allowed = self.allowed.and_then(|allowed| usize::try_from(allowed.saturating_add(1)).ok());
+        let allowed = self
+            .allowed
+            .and_then(|allowed| usize::try_from(allowed.saturating_add(1)).ok());
         let most = CHUNK.min(credit).min(allowed.unwrap_or(CHUNK));
         let Piece::Bytes(read) = stream.read(&mut buffer[..most], Instant::now()) else {
             return;
         };
-        let n = self.allowed.map_or(read, |left| read.min(usize::try_from(left).unwrap_or(read)));
+        let n = self
+            .allowed
+            .map_or(read, |left| read.min(usize::try_from(left).unwrap_or(read)));
         self.allowed = self.allowed.map(|left| left.saturating_sub(n as u64));
         if n > 0 {
             conn.send_data(stream.kind, self.id, &buffer[..n]);
@@ -377,11 +393,16 @@ fn on_pipes(with_input: bool) -> io::Result<Ends> {
         input: Input::new(input, false),
         stdout: Stream::pipe(FrameKind::Stdout, stdout),
         stderr: Stream::pipe(FrameKind::Stderr, stderr),
+        tells_size: true,
     })
 }
 
 fn on_terminal(size: TerminalSize) -> io::Result<Ends> {
-    let (ours, theirs) = terminal::open(size)?;
+    let Terminal {
+        ours,
+        theirs,
+        tells_size,
+    } = terminal::open(size)?;
     Ok(Ends {
         stdio: Stdio {
             stdin: theirs.try_clone()?,
@@ -392,6 +413,7 @@ fn on_terminal(size: TerminalSize) -> io::Result<Ends> {
         input: Input::new(Some(ours.try_clone()?), true),
         stdout: Stream::terminal(ours),
         stderr: Stream::none(),
+        tells_size,
     })
 }
 

@@ -67,7 +67,10 @@ impl ReadJob {
         let room = self.credit.map(|credit| credit.saturating_sub(data_cost(0)));
         let room = room.and_then(|room| usize::try_from(room).ok());
         let most = room.unwrap_or(CHUNK).min(CHUNK);
-        let n = self.file.read(&mut buffer[..most]).map_err(|e| failure(&self.path, &e))?;
+        let n = self
+            .file
+            .read(&mut buffer[..most])
+            .map_err(|e| failure(&self.path, &e))?;
         if n == 0 {
             conn.send(&FromGuest::Done { id });
             return Ok(true);

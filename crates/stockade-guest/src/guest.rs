@@ -231,7 +231,9 @@ impl Guest {
             return self.conn.fail(id, FailureKind::Other, why);
         }
         if let Err(e) = landlock::enter() {
-            return self.conn.fail(id, FailureKind::Other, format!("enter the Landlock domain: {e}"));
+            return self
+                .conn
+                .fail(id, FailureKind::Other, format!("enter the Landlock domain: {e}"));
         }
         match Exec::start(request, self.limit) {
             Ok(exec) => drop(self.execs.insert(id, exec)),
@@ -286,7 +288,8 @@ impl Guest {
     fn look_for_the_end(&mut self) {
         let Some(ending) = &mut self.ending else { return };
         let keepers = self.execs.values().map(Exec::keeper).collect();
-        if let Some(id) = ending.look(&keepers) {
+        let all_told = self.execs.values().all(Exec::is_told);
+        if let Some(id) = ending.look(&keepers, all_told) {
             self.conn.send(&FromGuest::Done { id });
         }
     }

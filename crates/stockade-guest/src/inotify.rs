@@ -61,7 +61,11 @@ impl Inotify {
         let path = CString::new(format!("/proc/self/fd/{}", dir.as_raw_fd())).map_err(io::Error::other)?;
         // SAFETY: `path` ends with NUL.
         let watch = unsafe { libc::inotify_add_watch(self.raw(), path.as_ptr(), MASK) };
-        if watch < 0 { Err(io::Error::last_os_error()) } else { Ok(watch) }
+        if watch < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(watch)
+        }
     }
 
     pub(crate) fn remove(&self, watch: i32) {

@@ -36,7 +36,12 @@ impl Jobs {
     /// Carries out a message about files; any other is left alone.
     pub(crate) fn message(&mut self, message: ToGuest, conn: &mut Conn) {
         match message {
-            ToGuest::ReadFile { id, path, limit, credit } => {
+            ToGuest::ReadFile {
+                id,
+                path,
+                limit,
+                credit,
+            } => {
                 let job = self.free(id).and_then(|()| ReadJob::start(&path, limit, credit));
                 self.begin(id, job.map(Job::Read), credit.is_some(), conn);
             }

@@ -132,7 +132,9 @@ impl Place {
         let mut made = false;
         if missing && make {
             if self.made.len() >= MAX_MADE {
-                return Err(invalid(format!("{shown}: more than {MAX_MADE} directories are missing")));
+                return Err(invalid(format!(
+                    "{shown}: more than {MAX_MADE} directories are missing"
+                )));
             }
             match sysfile::make_dir_at(parent, &name, 0o755) {
                 Ok(()) => made = true,
@@ -219,7 +221,11 @@ pub(crate) fn judged(fd: BorrowedFd<'_>, shown: &str) -> Result<Stat, Failure> {
 fn is_proc(fd: BorrowedFd<'_>, stat: &Stat) -> bool {
     static DEVICE: OnceLock<Option<libc::dev_t>> = OnceLock::new();
     let device = DEVICE.get_or_init(|| {
-        let device = |path| sysfile::stat(sysfile::open_root(path).ok()?.as_fd()).ok().map(|s| s.st_dev);
+        let device = |path| {
+            sysfile::stat(sysfile::open_root(path).ok()?.as_fd())
+                .ok()
+                .map(|s| s.st_dev)
+        };
         // An empty directory called /proc is no /proc.
         device(c"/proc").filter(|proc| device(c"/") != Some(*proc))
     });
@@ -314,7 +320,11 @@ impl Walk<'_> {
     fn step_up(&mut self) -> Result<(), Failure> {
         if self.passed.pop().is_none() {
             // The root's parent is the root.
-            return if self.base == "/" { Ok(()) } else { Err(self.leads_out()) };
+            return if self.base == "/" {
+                Ok(())
+            } else {
+                Err(self.leads_out())
+            };
         }
         let mut again: VecDeque<_> = std::mem::take(&mut self.passed).into();
         again.append(&mut self.pending);

@@ -52,7 +52,9 @@ impl RemoveJob {
         let place = path::place(path, false)?;
         let stat = sysfile::stat_at(place.parent.as_fd(), &place.name).map_err(|e| failure(path, &e))?;
         if stat.st_mode & libc::S_IFMT == libc::S_IFDIR && !recursive {
-            return Err(invalid(format!("{path} is a directory: ask to remove what is in it too")));
+            return Err(invalid(format!(
+                "{path} is a directory: ask to remove what is in it too"
+            )));
         }
         let first = match remove(&place.parent, &place.name, recursive) {
             Ok(Gone::Yes) => return Ok(None),
@@ -110,7 +112,10 @@ impl RemoveJob {
         let Some(mut level) = self.levels.pop() else {
             return Ok(true);
         };
-        let above = self.levels.last().map_or(self.place.parent.as_fd(), |above| above.dir.as_fd());
+        let above = self
+            .levels
+            .last()
+            .map_or(self.place.parent.as_fd(), |above| above.dir.as_fd());
         match sysfile::unlink_at(above, &level.name, true) {
             Ok(()) => {}
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}

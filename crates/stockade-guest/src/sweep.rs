@@ -33,7 +33,9 @@ pub(crate) fn sweep(healthy: &HashSet<Pid>, spare: &HashSet<Pid>) -> usize {
 /// The parent of a process that has not ended.
 pub(crate) fn parent(pid: Pid) -> Option<Pid> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    parse_stat(&stat).filter(|process| !process.zombie).map(|process| process.parent)
+    parse_stat(&stat)
+        .filter(|process| !process.zombie)
+        .map(|process| process.parent)
 }
 
 /// Every process that has not ended.

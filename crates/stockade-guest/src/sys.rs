@@ -173,8 +173,13 @@ pub(crate) fn duplicate(from: RawFd, to: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(from, to) }).map(drop)
 }
 
+/// Descriptor numbers looked at where close_range(2) is missing.
+const MANY: u32 = 65_536;
+
 /// Closes every descriptor from 3 up but the ones in `keep`.
 pub(crate) fn close_others(keep: &[RawFd]) {
+    // The largest number there can be; gVisor refuses a larger one.
+    const END: u32 = i32::MAX.unsigned_abs();
     let mut keep: Vec<u32> = keep
         .iter()
         .filter_map(|fd| u32::try_from(*fd).ok())
@@ -182,12 +187,22 @@ pub(crate) fn close_others(keep: &[RawFd]) {
         .collect();
     keep.sort_unstable();
     let mut first = 3;
-    for fd in keep.into_iter().chain([u32::MAX]) {
+    for fd in keep.into_iter().chain([END]) {
         if fd > first {
-            // SAFETY: closes numbers nobody in this (just forked) process uses again.
-            unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            close_range(first, fd - 1);
         }
         first = fd.saturating_add(1);
+    }
+}
+
+fn close_range(first: u32, last: u32) {
+    // SAFETY: closes numbers nobody in this (just forked) process uses again.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
+        return;
+    }
+    for fd in first..=last.min(MANY) {
+        // SAFETY: as above; a number that is not open is an error nobody needs.
+        unsafe { libc::close(fd.cast_signed()) };
     }
 }
 

@@ -67,14 +67,7 @@ pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Stat> {
 pub(crate) fn read_link_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0_u8; 4096];
     // SAFETY: pointer and length describe `buffer`.
-    let n = unsafe {
-        libc::readlinkat(
-            dir.as_raw_fd(),
-            name.as_ptr(),
-            buffer.as_mut_ptr().cast(),
-            buffer.len(),
-        )
-    };
+    let n = unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
     let n = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     buffer.truncate(n);
     Ok(buffer)
@@ -146,7 +139,11 @@ impl Dir {
         self.buffer.clear();
         // SAFETY: lseek on a descriptor we own.
         let at = unsafe { libc::lseek(self.fd.as_raw_fd(), 0, libc::SEEK_SET) };
-        if at < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if at < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// The next name that is neither `.` nor `..`.
@@ -158,7 +155,9 @@ impl Dir {
             let record = &self.buffer[self.at..];
             let len = record.get(RECORD_LEN..RECORD_LEN + 2);
             let len = len.map_or(0, |len| usize::from(u16::from_ne_bytes([len[0], len[1]])));
-            let name = record.get(NAME..len).and_then(|name| CStr::from_bytes_until_nul(name).ok());
+            let name = record
+                .get(NAME..len)
+                .and_then(|name| CStr::from_bytes_until_nul(name).ok());
             let Some(name) = name else {
                 return Err(io::Error::from(io::ErrorKind::InvalidData));
             };

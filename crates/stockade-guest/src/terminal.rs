@@ -22,8 +22,19 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
-/// Opens a new terminal: the Guest's end, non-blocking, and the command's end.
-pub(crate) fn open(size: TerminalSize) -> io::Result<(OwnedFd, OwnedFd)> {
+/// A new terminal.
+pub(crate) struct Terminal {
+    /// The Guest's end, non-blocking.
+    pub(crate) ours: OwnedFd,
+    /// The command's end.
+    pub(crate) theirs: OwnedFd,
+    /// Whether the kernel is one that tells the foreground of a new size. gVisor's does not; it
+    /// is known by what else its terminals lack.
+    pub(crate) tells_size: bool,
+}
+
+/// Opens a new terminal.
+pub(crate) fn open(size: TerminalSize) -> io::Result<Terminal> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
     let dev = sysfile::open_root(c"/dev")?;
     // Followed: in most file systems it is a link to pts/ptmx.
@@ -50,7 +61,12 @@ pub(crate) fn open(size: TerminalSize) -> io::Result<(OwnedFd, OwnedFd)> {
     };
     resize(ours.as_fd(), size)?;
     sys::set_nonblocking(ours.as_raw_fd())?;
-    Ok((ours, theirs))
+    let tells_size = peer >= 0;
+    Ok(Terminal {
+        ours,
+        theirs,
+        tells_size,
+    })
 }
 
 /// Sets the size; the kernel tells the terminal's foreground with SIGWINCH.

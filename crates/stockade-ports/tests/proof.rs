@@ -207,15 +207,15 @@ async fn what_measures_up_is_released_and_its_session_opened() {
 #[tokio::test]
 async fn each_failed_or_missing_check_refuses() {
     let plan = ProbePlan::standard(None);
-    for at in 0..MEASURED_INSIDE.len() {
+    for (at, name) in MEASURED_INSIDE.into_iter().enumerate() {
         let mut failing = Paper::good();
         failing.measurement.checks[at].ok = false;
         let failed = refused(failing, &plan, &Session::good()).await;
-        assert!(failed.len() == 1 && failed[0].starts_with(MEASURED_INSIDE[at]), "{failed:?}");
+        assert!(failed.len() == 1 && failed[0].starts_with(name), "{failed:?}");
         let mut silent = Paper::good();
         silent.measurement.checks.remove(at);
         let failed = refused(silent, &plan, &Session::good()).await;
-        assert_eq!(failed, [format!("{}: was not measured", MEASURED_INSIDE[at])]);
+        assert_eq!(failed, [format!("{name}: was not measured")]);
     }
 }
 

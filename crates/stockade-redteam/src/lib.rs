@@ -76,7 +76,7 @@ pub async fn attack(parts: Parts, watch: &(dyn Fn(&CaseReport) + Sync)) -> Resul
     let mut field = Field::prepare(parts).await?;
     let mut reports = Vec::new();
     for case in cases::all() {
-        let report = carry_out(&field, &case).await;
+        let report = carry_out(&field, case).await;
         watch(&report);
         reports.push(report);
         if field.repair().await.is_err() {

@@ -60,6 +60,8 @@ pub async fn unconfined(dir: &Path) -> Result<Score, RedTeamError> {
 /// Other sandboxes on this host.
 pub struct Peers {
     place: Place,
+    /// Where the Docker Engine listens, as `docker --host` takes it.
+    engine: String,
     root: bool,
 }
 
@@ -69,11 +71,12 @@ impl Peers {
     /// # Errors
     ///
     /// [`RedTeamError::Prepare`] when the attacker cannot be placed in `dir`.
-    pub fn new(dir: &Path) -> Result<Self, RedTeamError> {
+    pub fn new(dir: &Path, docker_socket: &Path) -> Result<Self, RedTeamError> {
         use std::os::unix::fs::MetadataExt as _;
         let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
         Ok(Self {
             place: Place::make(dir)?,
+            engine: format!("unix://{}", docker_socket.display()),
             root,
         })
     }
@@ -146,12 +149,12 @@ impl Peers {
         ];
         let mut scores = Vec::new();
         for (name, options) in names.into_iter().zip([&[] as &[&str], hard]) {
-            let mut command = Command::new("docker");
+            let mut command = self.engine();
             command.args(["run", "--rm", "--network", "none"]).args(options);
             command.args([IMAGE, "/attacker", "score"]);
             scores.push(told(name, run("docker", &mut command, &self.place.dir).await));
         }
-        let mut remove = Command::new("docker");
+        let mut remove = self.engine();
         let _ = output(
             "docker",
             remove.args(["image", "rm", "--force", IMAGE]),
@@ -161,11 +164,17 @@ impl Peers {
         scores
     }
 
+    fn engine(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.arg("--host").arg(&self.engine);
+        command
+    }
+
     /// An image of nothing but the attacker.
     async fn import(&self) -> Result<(), String> {
         let layer = self.place.dir.join("layer.tar");
         pack(&layer).map_err(|error| error.to_string())?;
-        let mut command = Command::new("docker");
+        let mut command = self.engine();
         command.arg("import").arg(&layer).arg(IMAGE);
         output("docker", &mut command, &self.place.dir).await.map(drop)
     }

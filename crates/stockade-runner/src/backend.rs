@@ -44,7 +44,10 @@ pub fn check_backend(
     }
     let snapshot = &spec.snapshot;
     if !snapshot.is_default() && !capabilities.snapshot {
-        return incapable("take or restore snapshots", "leave the snapshot out, or use the native backend");
+        return incapable(
+            "take or restore snapshots",
+            "leave the snapshot out, or use the native backend",
+        );
     }
     if let Some(digest) = &snapshot.from {
         archive(state_dir, digest)?;
@@ -60,7 +63,8 @@ pub(crate) fn archive(state_dir: &Path, digest: &str) -> Result<PathBuf, Failure
     let hex = digest.strip_prefix("sha256:").unwrap_or_default();
     if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         let message = format!("'{}' is not a snapshot", digest.escape_default());
-        return Err(Failure::terminal("snapshot", message).with_hint("write sha256: and 64 hex digits, as the run that kept it says"));
+        return Err(Failure::terminal("snapshot", message)
+            .with_hint("write sha256: and 64 hex digits, as the run that kept it says"));
     }
     let archive = snapshots_dir(state_dir).join(hex);
     if archive.is_file() {
@@ -81,4 +85,3 @@ pub(crate) fn find<'b>(
         Failure::terminal("backend_unknown", message).with_hint(format!("it has: {}", known.join(", ")))
     })
 }
-

@@ -35,7 +35,9 @@ impl Canary {
         let mut addresses = Vec::new();
         for place in ["127.0.0.1:0", "[::1]:0"] {
             // A host without IPv6 has no canary there and nothing to reach either.
-            let Ok(listener) = TcpListener::bind(place).await else { continue };
+            let Ok(listener) = TcpListener::bind(place).await else {
+                continue;
+            };
             addresses.push(listener.local_addr()?);
             let hits = Arc::clone(&hits);
             tasks.spawn(async move {
@@ -78,7 +80,9 @@ impl Canary {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(CONTROL, all).await.map_err(|_| std::io::Error::other("the canary hears nobody"))
+        timeout(CONTROL, all)
+            .await
+            .map_err(|_| std::io::Error::other("the canary hears nobody"))
     }
 }
 

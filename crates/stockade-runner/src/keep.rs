@@ -21,7 +21,11 @@ pub(crate) async fn snapshot(gate: &Gate, config: &RunnerConfig, run: &Run, live
     let admitted = gate.pass::<kind::Export>(&place.scope, action, Amounts::ZERO).await;
     let admitted = admitted.map_err(|refusal| mishap::refusal(&refusal))?;
     let dir = snapshots_dir(&config.state_dir);
-    let made = tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).await;
+    let made = tokio::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&dir)
+        .await;
     let kept = match made {
         Ok(()) => place.sandbox.snapshot(&dir).await.map_err(mishap::sandbox),
         Err(e) => Err(mishap::io("making the directory for snapshots", &e)),
@@ -32,7 +36,10 @@ pub(crate) async fn snapshot(gate: &Gate, config: &RunnerConfig, run: &Run, live
             error: failure.message.clone(),
         },
     };
-    let details = kept.as_ref().ok().map(|kept| json!({ "digest": kept.digest, "bytes": kept.bytes }));
+    let details = kept
+        .as_ref()
+        .ok()
+        .map(|kept| json!({ "digest": kept.digest, "bytes": kept.bytes }));
     let details = details.unwrap_or_else(|| json!({}));
     admitted
         .settle(outcome, Amounts::ZERO, details.clone())
@@ -40,5 +47,7 @@ pub(crate) async fn snapshot(gate: &Gate, config: &RunnerConfig, run: &Run, live
         .map_err(|e| mishap::store(&e))?;
     kept?;
     let event = NewEvent::new(EventType::SandboxSnapshot, details);
-    gate.record(&place.scope, vec![event]).await.map_err(|e| mishap::store(&e))
+    gate.record(&place.scope, vec![event])
+        .await
+        .map_err(|e| mishap::store(&e))
 }

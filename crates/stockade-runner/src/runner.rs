@@ -173,11 +173,7 @@ impl Activities for Runner {
         }
         let removed = self.reap().await?;
         if sandboxes > 0 || removed > 0 {
-            tracing::info!(
-                sandboxes,
-                runs = removed,
-                "removed what an earlier process left"
-            );
+            tracing::info!(sandboxes, runs = removed, "removed what an earlier process left");
         }
         Ok(())
     }

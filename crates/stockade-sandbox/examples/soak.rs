@@ -44,12 +44,19 @@ fn main() -> Result<ExitCode, Failure> {
     }
     let launcher = args.first().ok_or("name the launcher binary")?;
     let number = |at: usize, default: u64| match args.get(at) {
-        Some(text) => text.to_str().and_then(|t| t.parse().ok()).ok_or("numbers after the launcher"),
+        Some(text) => text
+            .to_str()
+            .and_then(|t| t.parse().ok())
+            .ok_or("numbers after the launcher"),
         None => Ok(default),
     };
     let report = soak(launcher, number(1, 10_000)?, number(2, 8)?, number(3, 20)?)?;
     println!("{}", report.json());
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.is_clean() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// What a host has of ours, or of anybody's where ours cannot be told apart.
@@ -66,7 +73,9 @@ impl Traces {
     fn count(state: &Path) -> Self {
         let mut traces = Self::default();
         for process in entries(Path::new("/proc")) {
-            let Ok(name) = fs::read_to_string(process.join("comm")) else { continue };
+            let Ok(name) = fs::read_to_string(process.join("comm")) else {
+                continue;
+            };
             traces.processes += usize::from(name.starts_with("stockade-"));
             for kind in ["net", "mnt", "pid", "user", "ipc", "uts", "cgroup"] {
                 if let Ok(target) = fs::read_link(process.join("ns").join(kind)) {
@@ -94,13 +103,20 @@ impl Traces {
 }
 
 fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
 }
 
 fn cgroups(dir: &Path, depth: u32) -> usize {
     let dirs = entries(dir).filter(|path| path.is_dir() && !path.is_symlink());
     dirs.map(|path| {
-        let ours = path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with("stockade-"));
+        let ours = path
+            .file_name()
+            .and_then(OsStr::to_str)
+            .is_some_and(|name| name.starts_with("stockade-"));
         let below = if depth == 0 { 0 } else { cgroups(&path, depth - 1) };
         usize::from(ours) + below
     })
@@ -217,7 +233,9 @@ fn supervise(args: &[OsString]) -> Result<(), Failure> {
         let descriptors = || entries(Path::new("/proc/self/fd")).count();
         let before = descriptors();
         let left = Arc::new(AtomicU64::new(count));
-        let workers: Vec<_> = (0..at_once).map(|_| tokio::spawn(work(Arc::clone(&sandbox), Arc::clone(&left)))).collect();
+        let workers: Vec<_> = (0..at_once)
+            .map(|_| tokio::spawn(work(Arc::clone(&sandbox), Arc::clone(&left))))
+            .collect();
         for worker in workers {
             worker.await?;
         }

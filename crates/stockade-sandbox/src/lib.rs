@@ -29,11 +29,11 @@ mod unisolated;
 
 pub use boundary::original_destination;
 pub use docker::{DockerConfig, DockerSandbox};
-pub use unisolated::{UnisolatedConfig, UnisolatedSandbox};
-pub use oci::{OciConfig, OciSandbox, Runtime};
 #[doc(hidden)]
 pub use native::launch::{Sabotage, sabotaged_launcher_main};
 pub use native::{NativeConfig, NativeSandbox, launch::launcher_main};
+pub use oci::{OciConfig, OciSandbox, Runtime};
+pub use unisolated::{UnisolatedConfig, UnisolatedSandbox};
 
 /// The static Guest, built by this crate's build script.
 pub(crate) static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.bin"));

@@ -1,10 +1,6 @@
 //! One live sandbox of any backend: the Guest does the work, the backend's [`Life`] holds it.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;

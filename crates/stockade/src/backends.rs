@@ -48,9 +48,11 @@ pub(crate) fn one(settings: &Settings, name: &str) -> anyhow::Result<Arc<dyn San
             pretend_for_tests: false,
         })),
         _ => {
-            return Err(Complaint::usage(format!("sandbox.backends: there is no backend '{name}'"))
-                .hint(format!("known are: {}", KNOWN.join(", ")))
-                .into());
+            return Err(
+                Complaint::usage(format!("sandbox.backends: there is no backend '{name}'"))
+                    .hint(format!("known are: {}", KNOWN.join(", ")))
+                    .into(),
+            );
         }
     })
 }

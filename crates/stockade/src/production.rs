@@ -72,9 +72,16 @@ fn of_settings(settings: &Settings) -> Vec<Reason> {
     });
     let mut reasons: Vec<_> = images.collect();
     let default = &settings.default_environment;
-    if !settings.environments.iter().any(|environment| environment.name == *default) {
+    if !settings
+        .environments
+        .iter()
+        .any(|environment| environment.name == *default)
+    {
         let what = format!("the default environment '{default}' is not configured");
-        reasons.push(Reason::new(what, "describe it under 'environments'; production brings none of its own"));
+        reasons.push(Reason::new(
+            what,
+            "describe it under 'environments'; production brings none of its own",
+        ));
     }
     reasons
 }

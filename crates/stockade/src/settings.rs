@@ -60,7 +60,9 @@ pub(crate) struct SandboxSettings {
 impl Default for SandboxSettings {
     fn default() -> Self {
         Self {
-            backends: ["native", "runc", "crun", "runsc", "docker"].map(str::to_owned).to_vec(),
+            backends: ["native", "runc", "crun", "runsc", "docker"]
+                .map(str::to_owned)
+                .to_vec(),
             warm: 0,
             docker_socket: PathBuf::from("/var/run/docker.sock"),
         }
@@ -102,8 +104,10 @@ fn with_passwords(mut images: ImageSettings) -> Result<ImageSettings, Complaint>
     for (host, login) in &mut images.registries {
         let name = &login.password_variable;
         let password = variable(name).ok_or_else(|| {
-            Complaint::usage(format!("images.registries: {name}, the password for {host}, is not set"))
-                .hint(format!("set {name} in the environment"))
+            Complaint::usage(format!(
+                "images.registries: {name}, the password for {host}, is not set"
+            ))
+            .hint(format!("set {name} in the environment"))
         })?;
         login.password = password.into();
     }

@@ -18,8 +18,7 @@ use stockade_model::{
     RecordingProvider, ReplayProvider, Script, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider,
 };
 use stockade_ports::{
-    Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Store, SystemClock,
-    TokenRecord,
+    Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Store, SystemClock, TokenRecord,
 };
 use stockade_runner::{Runner, RunnerConfig, RunnerParts};
 use stockade_store::SqliteStore;

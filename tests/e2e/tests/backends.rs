@@ -4,14 +4,11 @@ use serde_json::{Value, json};
 
 use crate::support::{
     installation::{Installation, is_root},
-    receipt,
+    program, receipt,
     repository::Repository,
     server::{Server, task},
     story::{Story, text},
 };
-
-/// Names the Docker daemon that `cargo xtask test` started.
-const DOCKER: &str = "STOCKADE_TEST_DOCKER";
 
 /// Looks around, writes, and tries to leave.
 fn turns() -> Value {
@@ -27,7 +24,7 @@ async fn told(backend: &str) -> (Installation, Server, Story) {
     let mut installation = Installation::scripted(turns());
     let mut sandbox = json!({ "backends": ["native", "runc", "crun", "runsc", "docker"] });
     if backend == "docker" {
-        let socket = std::env::var(DOCKER).expect("run this with `cargo xtask test` or `cargo xtask docker`");
+        let socket = program::docker();
         sandbox["docker_socket"] = json!(socket);
     }
     installation.configure("sandbox", sandbox);
@@ -46,16 +43,39 @@ async fn keeps_its_promises(backend: &str) {
     assert_eq!(end.kind.as_str(), "run.completed", "{backend}: {story}");
     let ready = story.all("sandbox.ready")[0];
     assert_eq!(text(ready, "backend"), backend);
-    for check in ["network.card", "egress.guarded", "canary.silent", "filter.installed", "privileges.none", "limits.in_force"] {
-        assert!(ready.data["measured"].get(check).is_some(), "{backend}: {check} was not measured: {story}");
+    for check in [
+        "network.card",
+        "egress.guarded",
+        "canary.silent",
+        "filter.installed",
+        "privileges.none",
+        "limits.in_force",
+    ] {
+        assert!(
+            ready.data["measured"].get(check).is_some(),
+            "{backend}: {check} was not measured: {story}"
+        );
     }
     let outputs = story.outputs();
-    assert!(outputs.contains("agent") && outputs.contains("old"), "{backend}: {outputs}");
+    assert!(
+        outputs.contains("agent") && outputs.contains("old"),
+        "{backend}: {outputs}"
+    );
     assert!(outputs.contains("closed"), "{backend}: {outputs}");
     let denied = story.all("egress.denied");
-    assert!(denied.iter().any(|event| text(event, "target") == "192.0.2.7:80"), "{backend}: {story}");
-    assert_eq!(story.all("sandbox.ended")[0].data["clean"], json!(true), "{backend}: {story}");
-    let diff = installation.run(&["runs", "diff", &end.run.to_string()]).await.expect(0);
+    assert!(
+        denied.iter().any(|event| text(event, "target") == "192.0.2.7:80"),
+        "{backend}: {story}"
+    );
+    assert_eq!(
+        story.all("sandbox.ended")[0].data["clean"],
+        json!(true),
+        "{backend}: {story}"
+    );
+    let diff = installation
+        .run(&["runs", "diff", &end.run.to_string()])
+        .await
+        .expect(0);
     assert!(diff.stdout.contains("+new"), "{backend}: {}", diff.stdout);
     receipt::verified(&installation, end.run).await;
     assert!(server.stop().await.success());
@@ -81,12 +101,19 @@ async fn the_others_keep_them_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backend_that_does_not_work_here_says_what_is_missing() {
     let mut installation = Installation::scripted(turns());
-    installation.configure("sandbox", json!({ "backends": ["native", "docker"], "docker_socket": "/nonexistent.sock" }));
+    installation.configure(
+        "sandbox",
+        json!({ "backends": ["native", "docker"], "docker_socket": "/nonexistent.sock" }),
+    );
     let repo = Repository::with(&installation, &[("a", "old\n")]);
     let run = ["run", "x", "--repo", repo.source(), "--backend", "docker"];
     let ran = installation.run(&run).await.expect(1);
     assert!(ran.stderr.contains("docker"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("/nonexistent.sock") || ran.stderr.contains("root"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("/nonexistent.sock") || ran.stderr.contains("root"),
+        "{}",
+        ran.stderr
+    );
     installation.assert_untouched();
 }
 
@@ -94,8 +121,20 @@ async fn a_backend_that_does_not_work_here_says_what_is_missing() {
 async fn what_a_backend_cannot_give_is_refused_before_the_run_exists() {
     let installation = Installation::scripted(turns());
     let repo = Repository::with(&installation, &[("a", "old\n")]);
-    let run = ["run", "x", "--repo", repo.source(), "--backend", "runc", "--keep-snapshot"];
-    installation.run(&run).await.expect(2).says("the runc backend cannot take or restore snapshots");
+    let run = [
+        "run",
+        "x",
+        "--repo",
+        repo.source(),
+        "--backend",
+        "runc",
+        "--keep-snapshot",
+    ];
+    installation
+        .run(&run)
+        .await
+        .expect(2)
+        .says("the runc backend cannot take or restore snapshots");
     let digest = format!("sha256:{}", "0".repeat(64));
     let run = ["run", "x", "--repo", repo.source(), "--from-snapshot", &digest];
     installation.run(&run).await.expect(2).says("there is no snapshot");
@@ -114,12 +153,11 @@ async fn a_kept_writable_layer_is_there_in_the_next_run() {
     let ran = installation.run(&first).await.expect(0);
     let run = ran.json()["id"].as_str().expect("an id").to_owned();
     let events = installation.run(&["runs", "events", &run, "--json"]).await.expect(0);
-    let kept: Value = events
-        .stdout
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find(|event| event["type"] == "sandbox.snapshot")
-        .unwrap_or_else(|| panic!("no snapshot: {}", events.stdout));
+    let events = events.json();
+    let kept = events
+        .as_array()
+        .and_then(|all| all.iter().find(|event| event["type"] == "sandbox.snapshot"))
+        .unwrap_or_else(|| panic!("no snapshot: {events}"));
     let digest = kept["data"]["digest"].as_str().expect("a digest").to_owned();
     installation.script(json!([
         { "say": "I look.", "call": [{ "tool": "bash", "input": { "command": "cat ~/note; ls" } }] },
@@ -129,5 +167,9 @@ async fn a_kept_writable_layer_is_there_in_the_next_run() {
     let ran = installation.run(&second).await.expect(0);
     assert!(ran.stderr.contains("remembered"), "{}", ran.stderr);
     assert!(ran.stderr.contains("│ c"), "{}", ran.stderr);
-    assert!(!ran.stderr.contains("│ a\n"), "the deleted file stays deleted: {}", ran.stderr);
+    assert!(
+        !ran.stderr.contains("│ a\n"),
+        "the deleted file stays deleted: {}",
+        ran.stderr
+    );
 }

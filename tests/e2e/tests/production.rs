@@ -7,8 +7,7 @@ use crate::support::{
     server::Server,
 };
 
-const IMAGE: &str =
-    "127.0.0.1:5000/tools@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const IMAGE: &str = "127.0.0.1:5000/tools@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn environment(image: &str) -> Value {
     json!([{ "name": "default", "network": "none", "image": image }])
@@ -43,9 +42,17 @@ async fn a_safe_configuration_starts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_unsafe_setting_is_refused_with_its_reason() {
     let cases: [(&str, Value, &str); 4] = [
-        ("environments", environment("host"), "'default' runs on this host's own programs"),
+        (
+            "environments",
+            environment("host"),
+            "'default' runs on this host's own programs",
+        ),
         ("environments", environment("debian:12"), "'debian:12' without a digest"),
-        ("environments", json!([]), "the default environment 'default' is not configured"),
+        (
+            "environments",
+            json!([]),
+            "the default environment 'default' is not configured",
+        ),
         (
             "sandbox",
             json!({ "backends": ["native", "unisolated"] }),
@@ -84,5 +91,8 @@ async fn an_ordinary_user_without_cgroups_is_refused() {
         installation.belongs_to(54_322);
     }
     let said = refusal(&installation).await;
-    assert!(said.contains("the backend 'native' cannot limit memory, cpu here"), "{said}");
+    assert!(
+        said.contains("the backend 'native' cannot limit memory, cpu here"),
+        "{said}"
+    );
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use stockade_domain::{
     Action, ActionKind, AgentKind, AgentSpec, BudgetLimits, Environment, EventType, Limits, LimitsPatch, NetworkLevel,
-    Rule, RuleMatch, RuleVerdict, RunId, RunInput, RunSpec, SnapshotPlan, RunState, TaskId, TeamId, Timestamp,
+    Rule, RuleMatch, RuleVerdict, RunId, RunInput, RunSpec, RunState, SnapshotPlan, TaskId, TeamId, Timestamp,
 };
 use stockade_gate::{Gate, Scope};
 use stockade_policy::Policy;

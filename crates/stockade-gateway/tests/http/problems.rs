@@ -57,7 +57,7 @@ fn plain() -> Vec<(ProblemCode, Call)> {
         (P::Misdirected, Call::get("/").header("Host", "evil.example")),
         (
             P::BackendUnavailable,
-            task(json!({ "snapshot": { "from": "sha256:00" } })),
+            task(json!({ "agent": "careful", "snapshot": { "from": "sha256:00" } })),
         ),
         (P::InvalidBody, task(json!({ "promptt": "" }))),
         (P::EmptyText, task(json!({ "prompt": "" }))),

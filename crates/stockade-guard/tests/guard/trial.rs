@@ -23,12 +23,18 @@ async fn a_closed_session_lets_nothing_through_and_says_what_it_would_have() {
     let session = rig.session.as_ref().expect("a session");
     let mut early = rig.connect_to("a.example.com", 80).await;
     assert!(!talk(&mut early, GET).await.starts_with("HTTP/1.1 200"));
-    assert_eq!(rig.resolve("evil.example", RecordType::A).await.0, ResponseCode::NXDomain);
+    assert_eq!(
+        rig.resolve("evil.example", RecordType::A).await.0,
+        ResponseCode::NXDomain
+    );
     let tally = session.tally();
     assert_eq!(tally.allowed, ["a.example.com"]);
     assert_eq!(tally.denied, ["evil.example"]);
     assert!(rig.names.asked().is_empty(), "nobody was asked for an address");
-    assert!(rig.denied().await.is_empty() && rig.allowed().await.is_empty(), "nothing is written down yet");
+    assert!(
+        rig.denied().await.is_empty() && rig.allowed().await.is_empty(),
+        "nothing is written down yet"
+    );
 
     session.open();
     let mut late = rig.connect_to("a.example.com", 80).await;
@@ -38,7 +44,12 @@ async fn a_closed_session_lets_nothing_through_and_says_what_it_would_have() {
 
 #[tokio::test]
 async fn every_level_refuses_what_a_sandbox_is_measured_with() {
-    for level in [NetworkLevel::None, NetworkLevel::Trusted, NetworkLevel::Custom, NetworkLevel::Full] {
+    for level in [
+        NetworkLevel::None,
+        NetworkLevel::Trusted,
+        NetworkLevel::Custom,
+        NetworkLevel::Full,
+    ] {
         let plan = Plan {
             closed: true,
             ..Plan::level(level, &[])
@@ -48,7 +59,10 @@ async fn every_level_refuses_what_a_sandbox_is_measured_with() {
         for address in &probe.denied {
             let mut stream = rig.connect(&address.to_string()).await;
             let answer = talk(&mut stream, b"GET / HTTP/1.0\r\n\r\n").await;
-            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 403"), "{level:?} {answer}");
+            assert!(
+                answer.is_empty() || answer.starts_with("HTTP/1.1 403"),
+                "{level:?} {answer}"
+            );
         }
         let (code, addresses) = rig.resolve(&probe.denied_name, RecordType::A).await;
         assert_eq!((code, addresses), (ResponseCode::NXDomain, Vec::new()), "{level:?}");
@@ -70,7 +84,9 @@ async fn a_boundary_whose_server_died_is_lost() {
     let session = rig.session.as_ref().expect("a session");
     assert!(timeout(SOON / 10, session.lost()).await.is_err(), "it is served");
     rig.break_origin();
-    let mut stream = tokio::net::TcpStream::connect(rig.tcp4).await.expect("the socket is open");
+    let mut stream = tokio::net::TcpStream::connect(rig.tcp4)
+        .await
+        .expect("the socket is open");
     timeout(SOON, session.lost()).await.expect("told");
     assert!(is_shut(&mut stream).await);
 }

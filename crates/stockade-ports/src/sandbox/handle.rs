@@ -5,7 +5,9 @@ use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Download, Entry, ExecRequest, Listing, Measurement, ProbePlan, Process, Proof, SandboxError, Upload, Watched};
+use super::{
+    Download, Entry, ExecRequest, Listing, Measurement, ProbePlan, Process, Proof, SandboxError, Upload, Watched,
+};
 
 /// A sandbox that is set up and not yet released: nothing can be started in it.
 /// Dropping it destroys it.

@@ -181,7 +181,11 @@ fn guarded(measurement: &mut Measurement, plan: &ProbePlan, session: &dyn Egress
         "{} denied, {} allowed{}{}",
         tally.denied.len(),
         tally.allowed.len(),
-        if unseen.is_empty() { String::new() } else { format!(", never saw {}", unseen.join(", ")) },
+        if unseen.is_empty() {
+            String::new()
+        } else {
+            format!(", never saw {}", unseen.join(", "))
+        },
         if named { "" } else { ", never saw the name" },
     );
     let ok = tally.allowed.is_empty() && unseen.is_empty() && named;

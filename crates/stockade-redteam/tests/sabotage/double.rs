@@ -48,7 +48,7 @@ struct Made {
 }
 
 impl Double {
-    pub(crate) fn new(missing: Missing, dir: &Path) -> Arc<dyn Sandbox> {
+    pub(crate) fn sandbox(missing: Missing, dir: &Path) -> Arc<dyn Sandbox> {
         let dir = dir.to_owned();
         let made = Arc::default();
         Arc::new(Self { missing, dir, made })

@@ -13,7 +13,7 @@ async fn attacked(missing: Missing) -> BackendReport {
     let canaries = Canaries::start().await.unwrap();
     let (store, spec) = double::run(&canaries);
     let parts = Parts {
-        sandbox: Double::new(missing, dir.path()),
+        sandbox: Double::sandbox(missing, dir.path()),
         egress: double::egress(),
         store,
         spec,

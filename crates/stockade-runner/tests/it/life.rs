@@ -56,7 +56,10 @@ async fn provisioning_tells_what_it_made_and_what_it_left_out() {
     .await;
     world.provision().await.unwrap();
     let sandbox = world.told(EventType::SandboxReady).await.remove(0);
-    assert_eq!((&sandbox["backend"], &sandbox["attempt"]), (&json!("unisolated"), &json!(1)));
+    assert_eq!(
+        (&sandbox["backend"], &sandbox["attempt"]),
+        (&json!("unisolated"), &json!(1))
+    );
     let ready = world.told(EventType::RepoReady).await.remove(0);
     assert_eq!(ready["base_commit"], git(source.path(), &["rev-parse", "HEAD"]));
     assert_eq!((&ready["branch"], &ready["files"]), (&json!("main"), &json!(2)));
@@ -119,7 +122,11 @@ async fn a_guard_that_is_lost_ends_the_run() {
     })
     .await;
     world.provision().await.unwrap();
-    assert_eq!(world.sessions.released.load(Ordering::SeqCst), 1, "a proved sandbox's session decides by its rules");
+    assert_eq!(
+        world.sessions.released.load(Ordering::SeqCst),
+        1,
+        "a proved sandbox's session decides by its rules"
+    );
     let (driven, ()) = tokio::join!(world.drive(), async {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         world.sessions.lose();

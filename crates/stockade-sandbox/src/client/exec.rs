@@ -84,7 +84,9 @@ fn checked(id: u32, request: ExecRequest, image: &[(String, String)]) -> Result<
         return invalid("a terminal of size zero".to_owned());
     }
     if let Some(user) = request.user.filter(|user| user != AGENT_USER) {
-        return invalid(format!("there is one user in a sandbox, '{AGENT_USER}', and '{user}' is not it"));
+        return invalid(format!(
+            "there is one user in a sandbox, '{AGENT_USER}', and '{user}' is not it"
+        ));
     }
     let bad_key = |k: &&String| k.is_empty() || k.contains(['=', '\0']);
     if let Some(key) = request.env.keys().find(bad_key) {

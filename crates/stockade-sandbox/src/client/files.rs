@@ -45,7 +45,12 @@ impl Client {
         let path = checked_path(path)?;
         let operation = format!("reading {path}");
         let credit = None;
-        let request = |id| ToGuest::ReadFile { id, path, limit, credit };
+        let request = |id| ToGuest::ReadFile {
+            id,
+            path,
+            limit,
+            credit,
+        };
         let reply = self.call(operation, (limit, 0), request, &[]).await?;
         Ok(reply.content.into())
     }

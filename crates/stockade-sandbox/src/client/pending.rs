@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stockade_guest_proto::{ChangeKind, FailureKind, FileChange, FileEntry, FileKind, INITIAL_CREDIT, Observed, data_cost};
+use stockade_guest_proto::{
+    ChangeKind, FailureKind, FileChange, FileEntry, FileKind, INITIAL_CREDIT, Observed, data_cost,
+};
 use stockade_ports::sandbox::{Change, Entry, EntryKind, Exit, Output, SandboxError};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 

@@ -296,11 +296,7 @@ mod tests {
             &format!(r#"{{"type":"entries","id":2,"entries":[{entry},{entry}]}}"#),
         )
         .expect("two");
-        said(
-            &table,
-            &format!(r#"{{"type":"entries","id":2,"entries":[{entry}]}}"#),
-        )
-        .expect_err("three");
+        said(&table, &format!(r#"{{"type":"entries","id":2,"entries":[{entry}]}}"#)).expect_err("three");
         said(&table, r#"{"type":"done","id":2}"#).expect("ends");
         let reply = answer.try_recv().expect("told").expect("fine");
         assert_eq!(reply.entries.len(), 2);

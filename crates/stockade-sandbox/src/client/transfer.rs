@@ -59,7 +59,12 @@ impl Client {
         let path = checked_path(path)?;
         let operation = format!("reading {path}");
         let credit = Some(INITIAL_CREDIT);
-        let request = |id| ToGuest::ReadFile { id, path, limit, credit };
+        let request = |id| ToGuest::ReadFile {
+            id,
+            path,
+            limit,
+            credit,
+        };
         let begun = self.begin(operation, (limit, INITIAL_CREDIT), request).await?;
         let (tx, pieces) = mpsc::channel(QUEUE);
         tokio::spawn(drain(begun, tx));

@@ -29,15 +29,13 @@ use super::{
     daemon::{is_conflict, is_unknown, step, words},
     flat,
 };
-use crate::{
-    native::{
-        etc,
-        launch::{
-            image::EMPTY,
-            rootfs::{DIRECTORIES, PROGRAMS},
-        },
-        unique,
+use crate::native::{
+    etc,
+    launch::{
+        image::EMPTY,
+        rootfs::{DIRECTORIES, PROGRAMS},
     },
+    unique,
 };
 
 /// Repositories of our images; the tag is a hash of what decides the content.

@@ -174,7 +174,9 @@ impl Plan {
 /// Writes the accounts and names every sandbox has, whatever its image says.
 pub(crate) fn write_generated(to: &Path) -> io::Result<()> {
     directory(to)?;
-    generated().iter().try_for_each(|(name, text)| write(&to.join(name), text.as_bytes()))
+    generated()
+        .iter()
+        .try_for_each(|(name, text)| write(&to.join(name), text.as_bytes()))
 }
 
 /// Accounts and names, the same in every sandbox.

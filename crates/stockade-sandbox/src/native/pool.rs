@@ -192,6 +192,8 @@ async fn bind(host: &Host, made: Made, groups: &[CgroupDir], spec: &SandboxSpec)
     };
     let (claimed, noted) = tokio::join!(claimed, noted);
     claimed.and(noted)?;
+    // It may have died in this very moment, which nobody but its Guest knows at once.
+    live.client.stat("/").await.step("hear from the Guest")?;
     live.limits = spec.limits;
     live.evidence = evidence(host, spec);
     live.evidence.warm = true;

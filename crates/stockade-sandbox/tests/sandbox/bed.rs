@@ -158,7 +158,9 @@ fn judge_leftovers(mode: Mode, dir: &Path, user: Option<u32>, owner: u32) {
         });
     }
     if mode == Mode::Docker {
-        eventually("no container of the case is left", || docker_bed::containers_of(owner).is_empty());
+        eventually("no container of the case is left", || {
+            docker_bed::containers_of(owner).is_empty()
+        });
     }
     eventually("no cgroup of the case is left", || cgroups_of(owner).is_empty());
     let dir = dir.to_str().expect("text");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use stockade_ports::sandbox::{Sandbox, SandboxError};
 use stockade_sandbox::NativeSandbox;
 
-use crate::bed::{prove_closed, Bed, bytes, cases, config, names, refused, run, sh};
+use crate::bed::{Bed, bytes, cases, config, names, prove_closed, refused, run, sh};
 
 cases!(
     files_round_trip,
@@ -25,7 +25,10 @@ async fn files_round_trip(bed: Bed) {
     handle.write_file(path, content.clone(), 0o640).await.expect("writes");
     let back = handle.read_file(path, 10_000_000).await.expect("reads");
     assert!(back == content);
-    assert_eq!(run(&*handle, &["find", path, "-printf", "%m %u\\n"]).await.ok(), "640 agent\n");
+    assert_eq!(
+        run(&*handle, &["find", path, "-printf", "%m %u\\n"]).await.ok(),
+        "640 agent\n"
+    );
     handle.write_file(path, Bytes::new(), 0o600).await.expect("empties");
     assert_eq!(handle.read_file(path, 0).await.expect("reads"), Bytes::new());
     assert_eq!(names(&*handle, "/workspace/new/deep").await, "file\n");

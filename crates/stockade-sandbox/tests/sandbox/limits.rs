@@ -161,7 +161,10 @@ async fn evidence_names_what_holds(bed: Bed) {
     let facts = bed.sandbox.check().await.expect("works here");
     let handle = bed.create().await;
     let evidence = handle.evidence();
-    assert_eq!((evidence.backend.as_str(), evidence.mode), (bed.sandbox.name(), facts.mode));
+    assert_eq!(
+        (evidence.backend.as_str(), evidence.mode),
+        (bed.sandbox.name(), facts.mode)
+    );
     let named: Vec<_> = evidence.limits.iter().filter_map(|l| l.split('=').next()).collect();
     // Of the limits that can be enforced here the one on I/O was not asked for.
     let asked: Vec<_> = facts.enforced_limits.iter().filter(|name| *name != "io").collect();

@@ -36,6 +36,7 @@
 mod bed;
 mod commands;
 mod docker_bed;
+mod entries;
 mod files;
 mod images;
 mod inputs;
@@ -48,4 +49,9 @@ mod network;
 mod pause;
 mod pool;
 mod privileges;
+mod races;
 mod snapshots;
+mod steering;
+mod terminal;
+mod transfer;
+mod watch;

@@ -1,11 +1,6 @@
 //! The boundary: nothing leaves but through its sockets.
 
-use std::{
-    net::SocketAddr,
-    os::fd::OwnedFd,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use stockade_ports::sandbox::{Boundary, Exit, SandboxHandle};
 use tokio::{
@@ -15,8 +10,8 @@ use tokio::{
     time::timeout,
 };
 
-use stockade_sandbox::original_destination;
 use crate::bed::{Bed, cases, probe, sh};
+use stockade_sandbox::original_destination;
 
 cases!(
     every_tcp_connection_reaches_the_boundary,

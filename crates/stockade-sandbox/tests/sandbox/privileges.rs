@@ -39,7 +39,10 @@ async fn there_is_no_privilege_to_gain(bed: Bed) {
         assert_eq!(field("Uid:"), "1000 1000 1000 1000");
         assert_eq!(field("Gid:"), "1000 1000 1000 1000");
     }
-    assert_eq!(sh(&*handle, "id -u; id -ru; id -g; id -rg; id -G").await.ok(), "1000\n".repeat(5));
+    assert_eq!(
+        sh(&*handle, "id -u; id -ru; id -g; id -rg; id -G").await.ok(),
+        "1000\n".repeat(5)
+    );
     let map = sh(&*handle, "cat /proc/self/uid_map; wc -l < /proc/self/uid_map")
         .await
         .ok();
@@ -48,7 +51,11 @@ async fn there_is_no_privilege_to_gain(bed: Bed) {
     // there is still no way to another id.
     // OCI runtimes set a container up as its superuser, which is an id of the host's that nobody has.
     if matches!(bed.mode, Mode::Runc | Mode::Crun) {
-        assert_eq!((words[0], words[2], words[3], words[5], words[6]), ("0", "1", "1000", "1", "2"), "{map}");
+        assert_eq!(
+            (words[0], words[2], words[3], words[5], words[6]),
+            ("0", "1", "1000", "1", "2"),
+            "{map}"
+        );
         assert!(words[1] != "0" && words[4] != "0", "never to root: {map}");
     }
     if bed.mode.is_native() {
@@ -252,9 +259,7 @@ async fn the_second_lock_is_in_force_where_the_kernel_has_one(bed: Bed) {
         .exec(crate::bed::request(&["sleep", "4321"]))
         .await
         .expect("starts");
-    sh(&*handle, "kill -9 $(pgrep -x sleep)")
-        .await
-        .ok();
+    sh(&*handle, "kill -9 $(pgrep -x sleep)").await.ok();
     assert_eq!(crate::bed::collect(sleeper).await.exit, Exit::Signal(9));
 }
 

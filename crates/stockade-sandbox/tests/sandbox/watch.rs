@@ -7,13 +7,13 @@ use tokio::time::timeout;
 
 use crate::bed::{Bed, cases, refused, sh};
 
-cases!(
-    changes_are_told,
+cases!(;
+    native: changes_are_told,
     what_appears_below_is_watched_too,
     a_directory_that_moves_is_still_known,
-    too_many_changes_are_lost_and_said_so,
     a_watch_ends_with_its_directory_and_its_owner,
     watches_have_limits_and_reasons,
+    too_many_changes_are_lost_and_said_so,
 );
 
 /// Changes until one tells of `last`.

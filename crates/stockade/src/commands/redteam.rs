@@ -46,7 +46,11 @@ pub(crate) async fn execute(options: Redteam, settings: Settings, json: bool) ->
         }
     }
     let mut surface = vec![unconfined(&settings.state_dir).await?];
-    surface.extend(Peers::new(&settings.state_dir)?.measure().await);
+    surface.extend(
+        Peers::new(&settings.state_dir, &settings.sandbox.docker_socket)?
+            .measure()
+            .await,
+    );
     let report = Report::new(reports, missing, surface);
     if json {
         terminal::json(&report)?;

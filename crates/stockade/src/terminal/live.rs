@@ -76,7 +76,11 @@ fn lines(event: &Event) -> Vec<String> {
         T::SandboxReady => std::iter::once(sandbox(data)).chain(measured(data)).collect(),
         T::SandboxSnapshot => one(mark(
             &style::good("▸"),
-            &format!("snapshot kept {} {}", short(data, "digest"), style::dim(&style::rough(data["bytes"].as_u64().unwrap_or(0)))),
+            &format!(
+                "snapshot kept {} {}",
+                short(data, "digest"),
+                style::dim(&style::rough(data["bytes"].as_u64().unwrap_or(0)))
+            ),
         )),
         T::RepoReady => repository(data),
         T::AgentReady => one(mark(
@@ -192,7 +196,10 @@ fn measured(data: &Value) -> Option<String> {
         micros as f64 / 1000.0,
         checks.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
     );
-    Some(mark(&style::good("▸"), &format!("measured {}", style::dim(&style::line(&detail, 2 * WIDTH)))))
+    Some(mark(
+        &style::good("▸"),
+        &format!("measured {}", style::dim(&style::line(&detail, 2 * WIDTH))),
+    ))
 }
 
 /// How far a pull or a restore has come.

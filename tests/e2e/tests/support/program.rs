@@ -35,6 +35,12 @@ pub(crate) fn binary() -> &'static Path {
     })
 }
 
+/// The socket of the Docker daemon that `cargo xtask test` or `cargo xtask docker` has started.
+pub(crate) fn docker() -> String {
+    std::env::var("STOCKADE_TEST_DOCKER")
+        .expect("no Docker daemon: use `cargo xtask test` or `cargo xtask docker COMMAND`")
+}
+
 /// Where Claude Code, Codex and OpenCode are installed. A test that needs them fails without them.
 pub(crate) fn agents_dir() -> PathBuf {
     let dir = std::env::var_os("STOCKADE_AGENTS_DIR").map(PathBuf::from).unwrap_or_else(|| {

@@ -34,7 +34,10 @@ pub(super) async fn bash(hand: &Hand<'_>, args: &Value) -> Result<Said, SandboxE
         Exit::Code(code) => format!("[exit code {code}]"),
         Exit::Signal(signal) => format!("[ended by signal {signal}]"),
         Exit::TimedOut => format!("[ended after {seconds} seconds; give a longer timeout_seconds or do less at once]"),
-        Exit::OutputLimit => format!("[ended: it printed more than {} MiB; send output to a file]", MAX_OUTPUT >> 20),
+        Exit::OutputLimit => format!(
+            "[ended: it printed more than {} MiB; send output to a file]",
+            MAX_OUTPUT >> 20
+        ),
         Exit::SandboxGone => "[the sandbox ended]".to_owned(),
     };
     let details = match ran.exit {

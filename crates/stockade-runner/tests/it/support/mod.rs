@@ -14,8 +14,8 @@ use std::{
 use ed25519_dalek::SigningKey;
 use stockade_domain::{
     AgentKind, AgentSpec, Approval, ApprovalDecision, ApprovalId, ApprovalState, Decision, Digest, Environment, Event,
-    EventType, Failure, FileRules, Limits, NetworkLevel, RepoSpec, Rule, RuleMatch, RuleVerdict, Run, RunId, RunInput, RunSpec, SnapshotPlan,
-    TaskId, TeamId, run::RunResult,
+    EventType, Failure, FileRules, Limits, NetworkLevel, RepoSpec, Rule, RuleMatch, RuleVerdict, Run, RunId, RunInput,
+    RunSpec, SnapshotPlan, TaskId, TeamId, run::RunResult,
 };
 use stockade_gate::{
     Gate, Gated,
