@@ -74,8 +74,12 @@ async fn memory_is_limited_where_promised(bed: Bed) {
     assert_eq!(probe(&*handle, &["eat", "16"]).await.ok(), "16\n");
     let ran = probe(&*handle, &["eat", "256"]).await;
     if enforced {
-        // The sandbox ends as a whole, and says why.
-        assert_eq!(ran.exit, Exit::SandboxGone, "{ran:?}");
+        // The sandbox ends as a whole, and says why. On cgroup v1 the kernel ends the process first, and its end may
+        // still be told.
+        assert!(
+            matches!(ran.exit, Exit::SandboxGone | Exit::Signal(libc::SIGKILL)),
+            "{ran:?}"
+        );
         let reason = tokio::time::timeout(Duration::from_secs(10), handle.ended()).await;
         assert!(
             reason.as_ref().is_ok_and(|reason| reason.contains("memory")),

@@ -45,10 +45,7 @@ async fn swapped_links_never_lead_out(bed: Bed) {
     let mut swapper = handle.exec(request(&["sh", "-c", swap])).await.expect("starts");
     swapper.output.recv().await.expect("goes");
     let (mut done, mut last) = (0, String::new());
-    let mut n = 0;
-    // A busy machine may need more rounds until both outcomes were seen.
-    while n < 1000 || (done == 0 && n < 20_000) {
-        n += 1;
+    for n in 0..1000 {
         let content = Bytes::from(format!("{n}"));
         let written = handle.write_file("/tmp/tree/spot/file", content, 0o600).await;
         if let Err(error) = &written {
@@ -60,7 +57,12 @@ async fn swapped_links_never_lead_out(bed: Bed) {
         known(handle.remove("/tmp/tree/spot/mark", true).await);
     }
     drop(swapper);
-    assert!(done > 0 && done < n, "{done} of {n} written: there was no race; {last}");
+    // How many fell into a good moment depends on the machine; that a good one works, does not.
+    assert!(done < 1000, "{done} of 1000 written: there was no race; {last}");
+    sh(&*handle, "cd /tmp/tree; rm -rf spot; mkdir spot").await.ok();
+    let control = Bytes::from_static(b"control");
+    let written = handle.write_file("/tmp/tree/spot/file", control, 0o600).await;
+    written.expect("nothing is in its way now");
     let secret = "cd /home/agent/secret; ls -A; cat file mark";
     assert_eq!(
         sh(&*handle, secret).await.ok(),
