@@ -73,6 +73,11 @@ pub(crate) const SANDBOX: &[Need] = &[
     ),
     need("skopeo", "skopeo", "puts images into that registry"),
     need("umoci", "umoci", "makes the layers of those images"),
+    need(
+        "bwrap",
+        "bubblewrap",
+        "the red team's doubles are half-open sandboxes made with it",
+    ),
     need("mmdebstrap", "mmdebstrap", "makes a small Debian for an image"),
 ];
 
