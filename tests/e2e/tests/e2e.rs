@@ -13,6 +13,7 @@ mod canary;
 mod crash;
 mod demo;
 mod file_policy;
+mod images;
 mod limits;
 mod logs;
 mod production;

@@ -146,9 +146,9 @@ pub(crate) const FENCED: &[(&str, &[&str], &str)] = &[
         "system calls are the sandbox's business",
     ),
     (
-        "seccompiler",
-        &["stockade-sandbox", "stockade-guest"],
-        "filters are the sandbox's business",
+        "bollard",
+        &["stockade-sandbox"],
+        "Docker is asked by the sandbox's backend alone",
     ),
     (
         "agent-client-protocol",

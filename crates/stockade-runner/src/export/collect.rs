@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use stockade_domain::Failure;
 use stockade_ports::{
-    ExecRequest, Exit, Output, SandboxHandle,
+    ExecRequest, Exit, Output, SandboxError, SandboxHandle,
     sandbox::{BASE_GIT_DIR, WORKSPACE},
 };
 
@@ -31,14 +31,19 @@ pub(super) struct Collected {
 /// configuration, hooks and filters do not exist for this git.
 pub(super) async fn collect(sandbox: &dyn SandboxHandle, base: &str, limit: u64) -> Result<Collected, Failure> {
     let inside = Inside { sandbox, limit };
-    inside.plain(&["rm", "-rf", SCRATCH]).await?;
-    inside.plain(&["mkdir", "-p", &format!("{SCRATCH}/objects")]).await?;
+    // Through the sandbox and not with `rm` and `mkdir`: an image need not have them.
+    match sandbox.remove(SCRATCH, true).await {
+        Ok(()) | Err(SandboxError::NotFound(_)) => {}
+        Err(error) => return Err(mishap::sandbox(error)),
+    }
+    let objects = sandbox.make_dir(&format!("{SCRATCH}/objects"), 0o700).await;
+    objects.map_err(mishap::sandbox)?;
     inside.git(&["read-tree", base]).await?.expect("reading the base")?;
     let mut notes = Vec::new();
     let added = inside.git(&["add", "--all", "--ignore-errors", "--", "."]).await?;
     if added.exit != Exit::Code(0) {
         if added.stderr.contains("No space left on device") {
-            return Err(mishap::sandbox(stockade_ports::SandboxError::DiskFull(
+            return Err(mishap::sandbox(SandboxError::DiskFull(
                 "the change could not be collected".to_owned(),
             )));
         }
@@ -97,13 +102,9 @@ impl Answer {
         let words = text::redact(&text::middle_out(self.stderr.trim(), 2000));
         match self.exit {
             Exit::Code(0) => Ok(()),
-            _ if self.stderr.contains("No space left on device") => Err(mishap::sandbox(
-                stockade_ports::SandboxError::DiskFull(format!("{what}: {words}")),
-            )),
-            Exit::Code(127) => Err(
-                Failure::terminal("git_missing", format!("{what}: there is no git in the sandbox"))
-                    .with_hint("use an image that has git"),
-            ),
+            _ if self.stderr.contains("No space left on device") => {
+                Err(mishap::sandbox(SandboxError::DiskFull(format!("{what}: {words}"))))
+            }
             Exit::Code(code) => Err(Failure::terminal(
                 "export_failed",
                 format!("{what} failed in the sandbox (exit code {code}): {words}"),
@@ -123,12 +124,6 @@ impl Answer {
 }
 
 impl Inside<'_> {
-    async fn plain(&self, argv: &[&str]) -> Result<(), Failure> {
-        self.run(argv.iter().map(|a| (*a).to_owned()).collect())
-            .await?
-            .expect("preparing the export")
-    }
-
     async fn git(&self, args: &[&str]) -> Result<Answer, Failure> {
         const SETTINGS: [&str; 6] = [
             "core.hooksPath=/dev/null",
@@ -170,7 +165,11 @@ impl Inside<'_> {
             timeout: Some(TIMEOUT),
             ..ExecRequest::default()
         };
-        let mut process = self.sandbox.exec(request).await.map_err(mishap::sandbox)?;
+        let mut process = self.sandbox.exec(request).await.map_err(|error| match error {
+            SandboxError::NotFound(_) => Failure::terminal("git_missing", "there is no git in the sandbox")
+                .with_hint("use an image that has git: the change is collected with it"),
+            error => mishap::sandbox(error),
+        })?;
         let mut stdout = Vec::new();
         let mut stderr = text::MiddleOut::new(8 << 10);
         loop {
