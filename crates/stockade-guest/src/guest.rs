@@ -61,10 +61,15 @@ impl Guest {
     }
 
     /// Serves until the host says so or is gone.
-    pub(crate) fn run(mut self) -> io::Result<()> {
+    pub(crate) fn run(mut self, settled: bool) -> io::Result<()> {
         self.conn.send(&FromGuest::Hello {
             version: PROTOCOL_VERSION,
         });
+        if settled {
+            self.conn.flush()?;
+            // While the host reads this. The probe says what came of it.
+            let _ = landlock::enter();
+        }
         loop {
             self.conn.flush()?;
             let (mut fds, waiting) = self.poll_table();

@@ -3,8 +3,8 @@
 //!
 //! Files may be changed only on file systems that are mounted to be written; connections to
 //! abstract sockets and signals stay among what this Guest started; and who is in such a domain
-//! can neither mount nor trace what is outside it. The Guest enters before its first command,
-//! when all mounts are there, so that all commands share one domain and can signal each other.
+//! can neither mount nor trace what is outside it. The Guest enters before the probe, when all
+//! mounts are there, so that all commands share one domain and can signal each other.
 #![allow(unsafe_code)]
 
 use std::{
@@ -13,6 +13,8 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::OnceLock,
 };
+
+use crate::sys;
 
 /// `LANDLOCK_CREATE_RULESET_VERSION`: asks for the version instead of making a rule set.
 const ASK_VERSION: libc::c_ulong = 1;
@@ -44,7 +46,7 @@ struct PathBeneath {
 }
 
 /// Enters the domain, once; later calls say what the first one did. The version of Landlock
-/// that is in force, 0 where the kernel has none.
+/// that is in force, 0 where the kernel has none. What is forked afterwards is in it too.
 ///
 /// # Errors
 /// When the kernel has it and it could not be put in force: nothing may be started then.
@@ -58,7 +60,7 @@ fn try_enter() -> io::Result<u32> {
     let Some(version) = version() else { return Ok(0) };
     let handled = handled(version);
     let rules = new_rule_set(version, handled)?;
-    for (path, is_dir) in writable(&fs::read_to_string("/proc/self/mountinfo")?) {
+    for (path, is_dir) in writable(&sys::read_whole("/proc/self/mountinfo")?) {
         let allowed = if is_dir {
             handled & !MAKE_DEVICES
         } else {

@@ -26,12 +26,17 @@ mod watch;
 mod woods;
 mod write;
 
+/// The argument that says that no mount will be added to this sandbox and that this Guest is
+/// confined: what is prepared for the first command can be prepared at once.
+const SETTLED: &str = "settled";
+
 fn main() {
     // Anywhere but as pid 1 of its own pid namespace its sweeps would be a massacre.
     if std::process::id() != 1 {
         std::process::exit(64);
     }
-    let code = match guest::Guest::new().and_then(guest::Guest::run) {
+    let settled = std::env::args_os().nth(1).is_some_and(|arg| arg == SETTLED);
+    let code = match guest::Guest::new().and_then(|guest| guest.run(settled)) {
         Ok(()) => 0,
         Err(_) => 1,
     };

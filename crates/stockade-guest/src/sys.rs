@@ -3,7 +3,8 @@
 
 use std::{
     ffi::CString,
-    io,
+    fs::File,
+    io::{self, Read},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
@@ -26,6 +27,15 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 pub(crate) fn set_non_dumpable() -> io::Result<()> {
     // SAFETY: PR_SET_DUMPABLE takes one integer.
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
+}
+
+/// Reads a file of `/proc`. Such a file has no size to go by: `std::fs::read_to_string` would begin
+/// with a few bytes and make the kernel write the whole text again for each longer read.
+pub(crate) fn read_whole(path: &str) -> io::Result<String> {
+    const USUAL: usize = 16 << 10;
+    let mut text = Vec::with_capacity(USUAL);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut text)?;
+    String::from_utf8(text).map_err(io::Error::other)
 }
 
 /// Names this process in listings; at most 15 bytes.

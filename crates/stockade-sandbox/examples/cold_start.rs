@@ -12,6 +12,7 @@ use std::{
     ffi::CStr,
     process::{Command, Stdio},
     ptr::null,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,7 +23,7 @@ use stockade_ports::{
 };
 use stockade_sandbox::{NativeConfig, NativeSandbox, original_destination};
 
-type Failure = Box<dyn std::error::Error>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is timed of one sandbox: until its Guest answers, until it is proved, until `/bin/true` in
 /// it has ended, and how long its destruction takes.
@@ -34,19 +35,22 @@ fn main() -> Result<(), Failure> {
     let launcher = args.next().ok_or("name the launcher binary")?;
     let runs = args.next().map_or(Ok(30), |n| n.to_string_lossy().parse())?;
     let state = tempfile::tempdir()?;
-    let sandbox = NativeSandbox::new(NativeConfig {
+    let sandbox = Arc::new(NativeSandbox::new(NativeConfig {
         launcher: vec![launcher],
         state_dir: state.path().to_owned(),
         copy_workspace: false,
         warm: 0,
-    });
+    }));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let facts = runtime.block_on(sandbox.check())?;
     let about = format!("mode {}, limits {}", facts.mode, facts.enforced_limits.join(" "));
     let mut samples: [Vec<Duration>; 5] = Default::default();
     let mut theirs = Vec::new();
     for _ in 0..runs {
-        let times = runtime.block_on(one(&sandbox))?;
+        // As a task, which is how a run has its sandbox: what the caller of `block_on` waits for
+        // crosses threads at every step.
+        let sandbox = Arc::clone(&sandbox);
+        let times = runtime.block_on(runtime.spawn(async move { one(&sandbox).await }))??;
         for (all, time) in samples.iter_mut().zip(times) {
             all.push(time);
         }

@@ -48,8 +48,7 @@ impl Report {
 
     /// Gives the row `what` its ratio to the row `base`, both by exact name.
     pub(crate) fn compare(&mut self, what: &str, base: &str) -> Result<()> {
-        let median = |rows: &[Row], name: &str| rows.iter().find(|row| row.what == name).map(|row| row.stats.median);
-        let below = median(&self.rows, base).with_context(|| format!("no row `{base}`"))?;
+        let below = self.median(base)?;
         let row = self
             .rows
             .iter_mut()
@@ -64,14 +63,16 @@ impl Report {
 
     /// Says what the ratio of two rows is, for a row that is compared with several others.
     pub(crate) fn ratio_note(&mut self, what: &str, base: &str) -> Result<()> {
-        let median = |name: &str| {
-            let row = self.rows.iter().find(|row| row.what == name);
-            row.map(|row| row.stats.median)
-                .with_context(|| format!("no row `{name}`"))
-        };
-        let ratio = median(what)? / median(base)?;
+        let ratio = self.median(what)? / self.median(base)?;
         self.notes.push(format!("{what}: {ratio:.3} × {base}"));
         Ok(())
+    }
+
+    /// The median of a row in milliseconds.
+    pub(crate) fn median(&self, what: &str) -> Result<f64> {
+        let row = self.rows.iter().find(|row| row.what == what);
+        row.map(|row| row.stats.median)
+            .with_context(|| format!("no row `{what}`"))
     }
 
     /// A Markdown table, readable as it stands.

@@ -10,7 +10,7 @@ mod reach;
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Write},
     os::fd::{AsRawFd, OwnedFd},
     time::Instant,
@@ -45,6 +45,8 @@ const WRITABLE: [&str; 5] = ["/workspace", "/tmp", "/var/tmp", "/home/agent", "/
 /// sandbox is released, and the probe ends by itself.
 pub(crate) fn run(start: &ProbeStart, limit: ProcessLimit, conn: &mut Conn) {
     let id = start.id;
+    // All mounts are there. The probe says what came of it.
+    let _ = landlock::enter();
     match in_place_of_a_command(start, limit) {
         Ok(observed) => conn.send(&FromGuest::Probed {
             id,
@@ -85,7 +87,7 @@ fn report(start: &ProbeStart, limit: ProcessLimit, to: OwnedFd) -> io::Result<()
     sys::reset_signals();
     kernel::end_after(LONGEST);
     sys::apply_process_limit(limit)?;
-    // The Guest itself enters before its first command, when all mounts are there.
+    // As the Guest itself, whose child this is, did before.
     let landlock = landlock::enter().map_err(|e| e.to_string());
     let observed = Observed {
         landlock: Some(landlock),
@@ -114,13 +116,13 @@ fn observe(start: &ProbeStart) -> Observed {
 
 /// Names in `/proc/net/dev` (proc(5)): two lines of heading, then `name: counters`.
 fn interfaces() -> io::Result<Vec<String>> {
-    let text = fs::read_to_string("/proc/net/dev")?;
+    let text = sys::read_whole("/proc/net/dev")?;
     let names = text.lines().skip(2).filter_map(|line| line.split_once(':'));
     Ok(names.map(|(name, _)| name.trim().to_owned()).collect())
 }
 
 fn status() -> BTreeMap<String, String> {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let text = sys::read_whole("/proc/self/status").unwrap_or_default();
     let fields = text.lines().filter_map(|line| line.split_once(':'));
     fields
         .filter(|(name, _)| FIELDS.contains(name))

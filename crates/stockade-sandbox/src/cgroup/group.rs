@@ -100,14 +100,29 @@ impl CgroupDir {
             return Vec::new();
         }
         let all = [
-            ("memory", self.memory()),
-            ("cpu", self.cpu()),
-            ("pids", self.number("pids.max")),
-            ("io", self.io()),
+            ("memory", &["memory."][..]),
+            ("cpu", &["cpu."]),
+            ("pids", &["pids."]),
+            ("io", &["io.", "blkio."]),
         ];
+        let value = |name| match name {
+            "memory" => self.memory(),
+            "cpu" => self.cpu(),
+            "pids" => self.number("pids.max"),
+            _ => self.io(),
+        };
         all.into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
+            .filter(|(_, controllers)| self.may_have(controllers))
+            .filter_map(|(name, _)| Some((name, value(name)?)))
             .collect()
+    }
+
+    /// Whether to look for files of these controllers: every group of a hierarchy of version 1 has
+    /// those of one, and looking for others takes longer than reading them. A group whose limits
+    /// others set is searched whole.
+    fn may_have(&self, controllers: &[&str]) -> bool {
+        let ours = |setting: &Setting| controllers.iter().any(|c| setting.file.starts_with(c));
+        self.settings.is_empty() || self.settings.iter().any(ours)
     }
 
     /// Memory and swap together.

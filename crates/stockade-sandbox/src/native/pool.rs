@@ -190,10 +190,11 @@ async fn bind(host: &Host, made: Made, groups: &[CgroupDir], spec: &SandboxSpec)
         limit(&orders.cgroups, groups)?;
         record_run(&orders.dir, &spec.run.to_string()).step("note the sandbox's run")
     };
-    let (claimed, noted) = tokio::join!(claimed, noted);
-    claimed.and(noted)?;
     // It may have died in this very moment, which nobody but its Guest knows at once.
-    live.client.stat("/").await.step("hear from the Guest")?;
+    let answers = live.client.stat("/");
+    let (claimed, noted, answers) = tokio::join!(claimed, noted, answers);
+    claimed.and(noted)?;
+    answers.step("hear from the Guest")?;
     live.limits = spec.limits;
     live.evidence = evidence(host, spec);
     live.evidence.warm = true;

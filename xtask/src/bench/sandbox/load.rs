@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::{Programs, QUICK, measure};
+use super::{BWRAP, Programs, QUICK, measure, peers};
 use crate::bench::{
     report::{Rate, Report},
     stats::percentile,
@@ -24,9 +24,16 @@ pub(super) fn run(programs: &Programs, single: f64, report: &mut Report) -> Resu
     let burst = burst.get("burst")?;
     report.row("native: 50 at once, each until /bin/true ended", burst)?;
     let p95 = percentile(burst, 95).context("no samples of a burst")?;
+    let theirs = peers::bwrap_burst(BURST)?;
+    report.row("bwrap: 50 at once", &theirs)?;
+    let their_p95 = percentile(&theirs, 95).context("no samples of a burst")?;
+    let their_single = report.median(BWRAP)?;
     report.notes.push(format!(
-        "50 at once: p95 {p95:.1} ms, {:.1} × the median of one alone",
-        p95 / single
+        "50 at once: p95 {p95:.1} ms, {:.1} × the median of one alone; bwrap's {their_p95:.1} ms, {:.1} × its own; \
+         ours {:.2} × bwrap's",
+        p95 / single,
+        their_p95 / their_single,
+        p95 / their_p95,
     ));
 
     for (mode, what) in [
@@ -38,6 +45,11 @@ pub(super) fn run(programs: &Programs, single: f64, report: &mut Report) -> Resu
             report.rates.push(Rate { what, per_second });
         }
     }
+
+    report.rates.push(Rate {
+        what: "bwrap --unshare-all /bin/true, 8 at a time".to_owned(),
+        per_second: peers::bwrap_rate()?,
+    });
 
     let idle = load("idle", IDLE)?;
     let each = |name: &str| -> Result<f64> { idle.get(name)?.first().copied().context("nothing was measured") };

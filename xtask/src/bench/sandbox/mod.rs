@@ -40,6 +40,7 @@ struct Programs {
     cold: PathBuf,
     load: PathBuf,
     work: PathBuf,
+    backends: PathBuf,
 }
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
@@ -50,11 +51,11 @@ pub(crate) fn run(context: &Context) -> Result<Report> {
         cold: example("cold_start").build(workspace)?,
         load: example("load").build(workspace)?,
         work: example("work").build(workspace)?,
+        backends: example("backends").build(workspace)?,
     };
     let mut report = Report::default();
     let single = cold(context, &programs, &mut report)?;
-    peers::run(&mut report)?;
-    // Rows of our own backends on a peer's runtime belong here, each compared with that peer's row.
+    peers::run(&mut report, |args, count| backend(&programs, args, count))?;
     for (peer, _) in peers::NAMES {
         if report.rows.iter().any(|row| row.what == *peer) {
             report.ratio_note(OURS, peer)?;
@@ -97,8 +98,16 @@ fn cold(context: &Context, programs: &Programs, report: &mut Report) -> Result<f
     }
     report.row(BWRAP, &theirs)?;
     report.compare(OURS, BWRAP)?;
-    let ours = report.rows.iter().find(|row| row.what == OURS);
-    Ok(ours.map_or(0.0, |row| row.stats.median))
+    report.median(OURS)
+}
+
+/// Sandboxes of a backend, given as its name and perhaps its daemon's socket.
+fn backend(programs: &Programs, args: &[&str], count: usize) -> Result<Vec<f64>> {
+    let count = count.to_string();
+    let mut all = vec![OsStr::new(args[0]), OsStr::new(&count)];
+    all.extend(args[1..].iter().map(OsStr::new));
+    let measured = helper::measure(programs.backends.as_os_str(), &all)?;
+    Ok(measured.get("create_and_true")?.to_vec())
 }
 
 /// Runs one of our measuring programs.

@@ -4,10 +4,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::json;
 
 use super::{QUICK, SLOW, has};
@@ -34,28 +35,77 @@ const RUNSC: &str = "runsc run /bin/true";
 const DOCKER: &str = "docker run /bin/true";
 /// Each peer's row and program.
 pub(super) const NAMES: &[(&str, &str)] = &[(RUNC, "runc"), (RUNSC, "runsc"), (DOCKER, "dockerd")];
+/// Turns the peers and our backends on them take with each other.
+const TURNS: usize = 4;
+/// Lives and those at a time that bubblewrap's rate is measured with, as ours is.
+const LIVES: usize = 600;
+const AT_ONCE: usize = 8;
 
 /// Milliseconds of one bubblewrap, from start to end.
 pub(super) fn bwrap() -> Result<f64> {
     timed(Command::new("bwrap").args(BWRAP))
 }
 
-/// Adds a row for each peer that is installed, and a note for each that is not.
-pub(super) fn run(report: &mut Report) -> Result<()> {
+/// Milliseconds of `count` bubblewraps started at once, each from the first start to its end.
+pub(super) fn bwrap_burst(count: usize) -> Result<Vec<f64>> {
+    let begun = Instant::now();
+    let one = move || -> Result<f64> {
+        timed(Command::new("bwrap").args(BWRAP))?;
+        Ok(begun.elapsed().as_secs_f64() * 1e3)
+    };
+    let threads: Vec<_> = (0..count).map(|_| thread::spawn(one)).collect();
+    threads.into_iter().map(joined).collect()
+}
+
+/// Bubblewraps a second, eight at a time.
+pub(super) fn bwrap_rate() -> Result<f64> {
+    let begun = Instant::now();
+    let one = || (0..LIVES / AT_ONCE).try_for_each(|_| bwrap().map(drop));
+    let threads: Vec<_> = (0..AT_ONCE).map(|_| thread::spawn(one)).collect();
+    threads.into_iter().try_for_each(joined)?;
+    #[expect(clippy::cast_precision_loss)]
+    Ok(LIVES as f64 / begun.elapsed().as_secs_f64())
+}
+
+fn joined<T>(thread: thread::JoinHandle<Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a measuring thread panicked"))?
+}
+
+/// Adds a row for each peer that is installed beside one for our backend on it, in turns, and a
+/// note for each that is not. `ours` measures that many sandboxes of a backend.
+pub(super) fn run(report: &mut Report, ours: impl Fn(&[&str], usize) -> Result<Vec<f64>>) -> Result<()> {
     let dir = tempdir()?;
     let bundle = dir.0.join("bundle");
-    make_rootfs(&bundle.join("rootfs"))?;
+    let rootfs = bundle.join("rootfs");
+    make_rootfs(&rootfs)?;
     for (name, program) in NAMES {
         if !has(program) {
             report.notes.push(format!("{program} is not installed: no row for it"));
             continue;
         }
-        let samples = match *program {
-            "dockerd" => docker(&bundle.join("rootfs"), SLOW),
-            "runsc" => oci("runsc", &["--network=none"], &dir.0, &bundle, SLOW),
-            other => oci(other, &[], &dir.0, &bundle, QUICK),
+        let daemon = (*program == "dockerd").then(|| Docker::start(&rootfs)).transpose()?;
+        let socket = daemon.as_ref().map(|docker| docker.0.socket().display().to_string());
+        let (backend, count) = match *program {
+            "dockerd" => ("docker", SLOW),
+            "runsc" => ("runsc", SLOW),
+            other => (other, QUICK),
         };
-        report.row(name, &samples.with_context(|| format!("measuring {program}"))?)?;
+        let args: Vec<_> = [Some(backend), socket.as_deref()].into_iter().flatten().collect();
+        let (mut theirs, mut mine) = (Vec::new(), Vec::new());
+        for _ in 0..TURNS {
+            let count = count.div_ceil(TURNS);
+            let samples = match &daemon {
+                Some(docker) => docker.samples(count),
+                None if backend == "runsc" => oci(backend, &["--network=none"], &dir.0, &bundle, count),
+                None => oci(backend, &[], &dir.0, &bundle, count),
+            };
+            theirs.extend(samples.with_context(|| format!("measuring {program}"))?);
+            mine.extend(ours(&args, count)?);
+        }
+        let row = format!("stockade on {backend}: created, proved, /bin/true ended");
+        report.row(&row, &mine)?;
+        report.row(name, &theirs)?;
+        report.compare(&row, name)?;
     }
     Ok(())
 }
@@ -101,35 +151,31 @@ fn oci(program: &str, flags: &[&str], dir: &Path, bundle: &Path, count: usize) -
     Ok(samples.split_off(1))
 }
 
-fn docker(rootfs: &Path, count: usize) -> Result<Vec<f64>> {
-    let daemon = Dockerd::start()?;
-    let host = format!("unix://{}", daemon.socket().display());
-    let docker = || {
-        let mut command = Command::new("docker");
-        command.args(["-H", &host]);
-        command
-    };
-    let archive = rootfs.with_extension("tar");
-    process::run(
-        Command::new("tar")
-            .arg("-C")
-            .arg(rootfs)
-            .arg("-cf")
-            .arg(&archive)
-            .arg("."),
-    )?;
-    timed(docker().arg("import").arg(&archive).arg("bench:tiny"))?;
-    let mut samples = Vec::new();
-    for _ in 0..=count {
-        samples.push(timed(docker().args([
-            "run",
-            "--rm",
-            "--network=none",
-            "bench:tiny",
-            "/bin/true",
-        ]))?);
+/// A daemon of our own that has the little root as an image.
+struct Docker(Dockerd);
+
+impl Docker {
+    fn start(rootfs: &Path) -> Result<Self> {
+        let docker = Self(Dockerd::start()?);
+        let archive = rootfs.with_extension("tar");
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(rootfs).arg("-cf").arg(&archive).arg(".");
+        process::run(&mut tar)?;
+        timed(docker.command().arg("import").arg(&archive).arg("bench:tiny"))?;
+        Ok(docker)
     }
-    Ok(samples.split_off(1))
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.args(["-H", &format!("unix://{}", self.0.socket().display())]);
+        command
+    }
+
+    fn samples(&self, count: usize) -> Result<Vec<f64>> {
+        let run = ["run", "--rm", "--network=none", "bench:tiny", "/bin/true"];
+        let samples: Result<Vec<_>> = (0..=count).map(|_| timed(self.command().args(run))).collect();
+        Ok(samples?.split_off(1))
+    }
 }
 
 /// A root with `/bin/true` and what it is linked with, and nothing else.

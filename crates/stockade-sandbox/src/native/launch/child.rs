@@ -88,7 +88,8 @@ impl Child<'_> {
             fds.extend([tcp6.as_raw_fd(), dns6.as_raw_fd()]);
         }
         wire::send(host, &Report::Ready, &fds).step("hand over the boundary")?;
-        Err(Failure::new("start the Guest", exec(self.guest.as_raw_fd())))
+        let settled = !self.spec.warm;
+        Err(Failure::new("start the Guest", exec(self.guest.as_raw_fd(), settled)))
     }
 }
 
@@ -132,9 +133,11 @@ fn duplicate(from: RawFd, to: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Executes the Guest from its descriptor, with no environment.
-fn exec(guest: RawFd) -> io::Error {
-    let argv = [c"stockade-guest".as_ptr(), std::ptr::null()];
+/// Executes the Guest from its descriptor, with no environment. `settled` means that no mount
+/// will be added.
+fn exec(guest: RawFd, settled: bool) -> io::Error {
+    let word = if settled { c"settled".as_ptr() } else { std::ptr::null() };
+    let argv = [c"stockade-guest".as_ptr(), word, std::ptr::null()];
     let env = [std::ptr::null::<libc::c_char>()];
     // SAFETY: both arrays end with null and point to static text.
     unsafe {

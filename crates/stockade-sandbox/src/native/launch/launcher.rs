@@ -21,7 +21,7 @@ use super::{
     explain,
     seats::Seats,
     sources::{Sources, Wanted},
-    stage::Stager,
+    stage::{Stager, Ways},
     userns::{self, Cloned, INSIDE, SANDBOX_NAMESPACES, Slot},
     wire::{self, Claim, LaunchSpec, Report},
 };
@@ -101,12 +101,12 @@ fn launch(host: BorrowedFd<'_>, spec: &LaunchSpec, fds: Vec<OwnedFd>, filters: &
                 Some(slot) => (slot.uid, slot.uid),
                 None => (geteuid().as_raw(), getegid().as_raw()),
             };
-            let stager = spec.warm.then(|| Stager::new(pid, slot.as_ref())).transpose();
-            let released = stager.and_then(|stager| {
+            let ways = spec.warm.then(|| Ways::open(pid, slot.as_ref())).transpose();
+            let released = ways.and_then(|ways| {
                 release(spec, pid, outside, root, go, &seats)?;
-                Ok(stager)
+                drop(seats);
+                ways.map(|ways| ways.start(spec)).transpose()
             });
-            drop(seats);
             if released.is_err() {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
@@ -170,7 +170,7 @@ fn wait(
             return Ok(reason.unwrap_or_else(|| describe(status, &spec.cgroups)));
         }
         if reason.is_none() && ready(&fds[1]) {
-            if claimed(host, pidfd, spec, &mut stager) {
+            if claimed(host, pidfd, &mut stager) {
                 continue;
             }
             let _ = kill(child, Signal::SIGKILL);
@@ -183,12 +183,12 @@ fn wait(
 }
 
 /// Carries out a claim and reports it. `false` when it was none or failed: the sandbox is to end.
-fn claimed(host: BorrowedFd<'_>, guest: &OwnedFd, spec: &LaunchSpec, stager: &mut Option<Stager>) -> bool {
+fn claimed(host: BorrowedFd<'_>, guest: &OwnedFd, stager: &mut Option<Stager>) -> bool {
     let Some(stager) = stager.take() else { return false };
     let Ok(Some((claim, _))) = wire::receive::<Claim>(host) else {
         return false;
     };
-    match stager.carry_out(spec, &claim, host, guest.as_fd()) {
+    match stager.carry_out(&claim, host, guest.as_fd()) {
         Ok(()) => wire::send(host, &Report::Claimed, &[]).is_ok(),
         Err(failure) => {
             let _ = wire::send(host, &Report::Failed(failure), &[]);
