@@ -29,6 +29,13 @@ pub struct AddressException {
     pub reason: String,
 }
 
+impl std::fmt::Display for AddressException {
+    /// As settled connections name it: `CIDR: reason`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.cidr.trim(), self.reason)
+    }
+}
+
 /// Limits of one sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -50,3 +50,6 @@ pub use host::{Host, HostError, HostName, host_and_port};
 pub use policy::{Policy, PolicyError};
 pub use target::{RequestPath, RequestTarget, Scheme, TargetError};
 pub use trusted::TRUSTED_VERSION;
+
+#[cfg(test)]
+mod egress_tests;

@@ -132,7 +132,11 @@ impl Policy {
             };
             let judged = self.egress.judge(host, &question);
             judged.verdict.verdict != Verdict::Deny
-                && (judged.inspect || matches!(self.narrow("connect", &[host.to_string()], &question), Narrowed::Request))
+                && (judged.inspect
+                    || matches!(
+                        self.narrow("connect", &[host.to_string()], &question),
+                        Narrowed::Request
+                    ))
         })
     }
 
@@ -179,9 +183,10 @@ impl Policy {
         }
         match narrowed {
             Narrowed::Said(said) if said.verdict == Verdict::Hold && judged.verdict.verdict == Verdict::Allow => said,
-            Narrowed::Request if !judged.inspect && judged.verdict.verdict == Verdict::Allow => {
-                allow("env.inspected", "judged request by request, as a rule of the agent wants")
-            }
+            Narrowed::Request if !judged.inspect && judged.verdict.verdict == Verdict::Allow => allow(
+                "env.inspected",
+                "judged request by request, as a rule of the agent wants",
+            ),
             _ => judged.verdict,
         }
     }
@@ -291,7 +296,11 @@ fn request(action: &Action, protocol: Protocol) -> Result<(&str, RequestPath, Op
     };
     let bytes = match action.args.get("bytes") {
         None => None,
-        Some(bytes) => Some(bytes.as_u64().ok_or_else(|| deny("stockade.operation", "the request's size is no number"))?),
+        Some(bytes) => Some(
+            bytes
+                .as_u64()
+                .ok_or_else(|| deny("stockade.operation", "the request's size is no number"))?,
+        ),
     };
     Ok((method, path, bytes))
 }
@@ -331,7 +340,11 @@ fn refused_by_evidence(action: &Action, host: &Host, port: Option<u16>) -> Optio
         }
     }
     if let Some(authority) = action.args.get("authority") {
-        let default = if text(action, "protocol") == Some("https") { 443 } else { 80 };
+        let default = if text(action, "protocol") == Some("https") {
+            443
+        } else {
+            80
+        };
         let named = authority.as_str().and_then(|text| host_and_port(text).ok());
         if named
             .as_ref()

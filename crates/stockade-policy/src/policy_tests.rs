@@ -72,7 +72,7 @@ fn levels_open_what_they_say() {
             NetworkLevel::Trusted,
             &[],
             "files.pythonhosted.org",
-            "+ env.trusted:*.pythonhosted.org",
+            "+ env.trusted:files.pythonhosted.org",
         ),
         (NetworkLevel::Trusted, &[], "gist.github.com", "- env.trusted"),
         (

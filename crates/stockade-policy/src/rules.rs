@@ -82,7 +82,10 @@ fn said(rule: &Rule) -> PolicyVerdict {
 /// Whether a rule is about an egress action, as far as that is known.
 fn fits(when: &RuleMatch, operation: &str, host: &str, question: &Question<'_>) -> Fit {
     let other_kind = when.kind.is_some_and(|kind| kind != ActionKind::Egress);
-    let other_host = when.host.as_deref().is_some_and(|pattern| !pattern::matches(pattern, host));
+    let other_host = when
+        .host
+        .as_deref()
+        .is_some_and(|pattern| !pattern::matches(pattern, host));
     let port_differs = question.port.is_some() && when.port.is_some() && when.port != question.port;
     if other_kind || other_host || port_differs || when.command.is_some() {
         return Fit::No;
@@ -93,7 +96,11 @@ fn fits(when: &RuleMatch, operation: &str, host: &str, question: &Question<'_>) 
         return Fit::No;
     }
     let step = if looks_at_requests { "request" } else { operation };
-    if when.tool.as_deref().is_some_and(|pattern| !pattern::matches(pattern, step)) {
+    if when
+        .tool
+        .as_deref()
+        .is_some_and(|pattern| !pattern::matches(pattern, step))
+    {
         return Fit::No;
     }
     match (&question.request, looks_at_requests) {
@@ -101,8 +108,14 @@ fn fits(when: &RuleMatch, operation: &str, host: &str, question: &Question<'_>) 
         (None, false) if question.port.is_none() && when.port.is_some() => Fit::Perhaps,
         (_, false) => Fit::Yes,
         (Some(request), true) => {
-            let method = when.method.as_deref().is_none_or(|own| own.eq_ignore_ascii_case(request.method));
-            let path = when.path.as_deref().is_none_or(|pattern| pattern::matches(pattern, request.path.as_str()));
+            let method = when
+                .method
+                .as_deref()
+                .is_none_or(|own| own.eq_ignore_ascii_case(request.method));
+            let path = when
+                .path
+                .as_deref()
+                .is_none_or(|pattern| pattern::matches(pattern, request.path.as_str()));
             if method && path { Fit::Yes } else { Fit::No }
         }
     }
@@ -173,6 +186,8 @@ fn applies(when: &RuleMatch, action: &Action, host: Option<&str>) -> bool {
         && fits(&when.path, text("path"))
         && fits(&when.command, text("command"))
         && fits(&when.host, host)
-        && when.port.is_none_or(|port| action.args.get("port").and_then(Value::as_u64) == Some(u64::from(port)))
+        && when
+            .port
+            .is_none_or(|port| action.args.get("port").and_then(Value::as_u64) == Some(u64::from(port)))
         && fits(&when.method, text("method"))
 }

@@ -20,9 +20,7 @@ mod protocol;
 mod rule;
 mod rule_set;
 
-use stockade_domain::{
-    Environment, ExplainedStep, NetworkLevel, PolicyVerdict, RuleVerdict, TrafficLimits, Verdict,
-};
+use stockade_domain::{Environment, ExplainedStep, NetworkLevel, PolicyVerdict, RuleVerdict, TrafficLimits, Verdict};
 
 use crate::{
     address::{AddressRules, AddressVerdict, classify},
@@ -187,7 +185,10 @@ impl EgressRules {
                 match level.filter(|level| level.verdict == Verdict::Deny) {
                     Some(refused) => Judged::of(refused),
                     None => Judged {
-                        verdict: allow("env.inspected", &format!("judged request by request, as {} wants", rule.id())),
+                        verdict: allow(
+                            "env.inspected",
+                            &format!("judged request by request, as {} wants", rule.id()),
+                        ),
                         inspect: true,
                         rule: None,
                     },
@@ -217,7 +218,8 @@ impl EgressRules {
             return Some(self.closed());
         }
         let private = is_private_name(name) || !name.is_dotted();
-        let opened = || self.entries_of(name).any(DomainEntry::is_exact) || self.rules.opens_exactly(host, name.as_str());
+        let opened =
+            || self.entries_of(name).any(DomainEntry::is_exact) || self.rules.opens_exactly(host, name.as_str());
         (private && !opened()).then(|| {
             deny(
                 "stockade.infrastructure_name",

@@ -36,7 +36,10 @@ impl HostPattern {
         if rest.contains(':') && !rest.starts_with('[') {
             return Err("a host stands here without its port; list ports under 'ports'".to_owned());
         }
-        Self::of(&Host::parse(rest).map_err(|error| hint(rest, &error.to_string()))?, wildcard)
+        Self::of(
+            &Host::parse(rest).map_err(|error| hint(rest, &error.to_string()))?,
+            wildcard,
+        )
     }
 
     /// The pattern of a host that was read already.
@@ -132,11 +135,30 @@ mod tests {
 
     #[test]
     fn a_suffix_is_no_host_and_no_port_stands_with_a_host() {
-        for bad in ["*.", "*.com", "a.*.com", "**.a.com", "*a.com", "a.com:80", "https://a.com", "10.0.0.1", "localhost", "*.internal", "", "[::1]"] {
+        for bad in [
+            "*.",
+            "*.com",
+            "a.*.com",
+            "**.a.com",
+            "*a.com",
+            "a.com:80",
+            "https://a.com",
+            "10.0.0.1",
+            "localhost",
+            "*.internal",
+            "",
+            "[::1]",
+        ] {
             assert!(HostPattern::parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(HostPattern::parse("*.Example.COM.").unwrap().to_string(), "*.example.com");
-        assert_eq!(HostPattern::parse("bücher.example").unwrap().to_string(), "xn--bcher-kva.example");
+        assert_eq!(
+            HostPattern::parse("*.Example.COM.").unwrap().to_string(),
+            "*.example.com"
+        );
+        assert_eq!(
+            HostPattern::parse("bücher.example").unwrap().to_string(),
+            "xn--bcher-kva.example"
+        );
     }
 
     proptest! {

@@ -59,7 +59,11 @@ impl Protocol {
         if bytes.starts_with(SSH) {
             return Self::Ssh;
         }
-        let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+        let word = |at: usize| {
+            bytes
+                .get(at..at + 4)
+                .map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
+        };
         match (word(0), word(4)) {
             (Some(8..=LONGEST_STARTUP), Some(code)) if POSTGRES.contains(&code) => Self::Postgres,
             _ => Self::Tcp,
@@ -90,9 +94,22 @@ mod tests {
     #[test]
     fn first_bytes_tell_ssh_and_postgres_from_the_rest() {
         assert_eq!(Protocol::of_first_bytes(b"SSH-2.0-OpenSSH_9.2\r\n"), Protocol::Ssh);
-        assert_eq!(Protocol::of_first_bytes(&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f]), Protocol::Postgres);
-        assert_eq!(Protocol::of_first_bytes(b"\0\0\0\x20\0\x03\0\0user\0me\0"), Protocol::Postgres);
-        for other in [&b"SSH-1.5-x"[..], b"EHLO", b"", b"\0\0\0\x08", b"\0\0\0\x07\x04\xd2\x16\x2f", b"\xff\0\0\x08\x04\xd2\x16\x2f"] {
+        assert_eq!(
+            Protocol::of_first_bytes(&[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f]),
+            Protocol::Postgres
+        );
+        assert_eq!(
+            Protocol::of_first_bytes(b"\0\0\0\x20\0\x03\0\0user\0me\0"),
+            Protocol::Postgres
+        );
+        for other in [
+            &b"SSH-1.5-x"[..],
+            b"EHLO",
+            b"",
+            b"\0\0\0\x08",
+            b"\0\0\0\x07\x04\xd2\x16\x2f",
+            b"\xff\0\0\x08\x04\xd2\x16\x2f",
+        ] {
             assert_eq!(Protocol::of_first_bytes(other), Protocol::Tcp, "{other:?}");
         }
     }

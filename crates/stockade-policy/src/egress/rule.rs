@@ -84,7 +84,10 @@ pub(crate) struct CompiledRule {
 impl CompiledRule {
     /// Checks and compiles a rule of an environment with that level.
     pub(super) fn compile(index: usize, rule: &EgressRule, level: NetworkLevel) -> Result<Self, String> {
-        let name = rule.name.as_deref().map(|name| format!(" ('{}')", name.escape_default()));
+        let name = rule
+            .name
+            .as_deref()
+            .map(|name| format!(" ('{}')", name.escape_default()));
         let place = format!("egress[{index}]{}", name.unwrap_or_default());
         Self::checked(index, rule, level).map_err(|cause| format!("{place}: {cause}"))
     }
@@ -105,7 +108,11 @@ impl CompiledRule {
             hosts,
             ports,
             protocols,
-            paths: rule.paths.iter().map(|text| PathPrefix::parse(text)).collect::<Result<_, _>>()?,
+            paths: rule
+                .paths
+                .iter()
+                .map(|text| PathPrefix::parse(text))
+                .collect::<Result<_, _>>()?,
             rule: rule.clone(),
         })
     }
@@ -196,14 +203,23 @@ impl CompiledRule {
             words.push(rule.methods.join("|"));
         }
         if !self.protocols.is_empty() {
-            words.push(join(self.protocols.iter().map(|p| p.as_str().to_owned()).collect(), "|"));
+            words.push(join(
+                self.protocols.iter().map(|p| p.as_str().to_owned()).collect(),
+                "|",
+            ));
         }
         words.push(join(self.hosts.iter().map(HostPattern::to_string).collect(), ", "));
         if !self.ports.is_empty() {
-            words.push(format!("port {}", join(self.ports.iter().map(u16::to_string).collect(), "|")));
+            words.push(format!(
+                "port {}",
+                join(self.ports.iter().map(u16::to_string).collect(), "|")
+            ));
         }
         if !self.paths.is_empty() {
-            words.push(format!("path {}", join(self.paths.iter().map(|p| p.as_str().to_owned()).collect(), "|")));
+            words.push(format!(
+                "path {}",
+                join(self.paths.iter().map(|p| p.as_str().to_owned()).collect(), "|")
+            ));
         }
         if let Some(most) = rule.max_request_bytes {
             words.push(format!("up to {most} bytes a request"));
@@ -236,9 +252,14 @@ fn check_shape(rule: &EgressRule, level: NetworkLevel) -> Result<(), String> {
     if rule.ports.contains(&53) && rule.verdict != RuleVerdict::Deny {
         return wrong("port 53 is answered by the Guard itself and leads nowhere");
     }
-    let token = |method: &String| !method.is_empty() && method.len() <= 24 && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+    let token = |method: &String| {
+        !method.is_empty() && method.len() <= 24 && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
+    };
     if let Some(method) = rule.methods.iter().find(|method| !token(method)) {
-        return Err(format!("method '{}' is none; write it in capitals, like 'GET'", method.escape_default()));
+        return Err(format!(
+            "method '{}' is none; write it in capitals, like 'GET'",
+            method.escape_default()
+        ));
     }
     if rule.methods.iter().any(|method| method == "CONNECT") {
         return wrong("CONNECT relays to other hosts and is never let through; name those hosts");

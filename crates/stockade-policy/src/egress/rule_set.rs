@@ -79,7 +79,10 @@ impl RuleSet {
                 (Fit::Yes, true) => return Ruling::Rule(rule),
                 (Fit::Yes, false) => {
                     return match waiting {
-                        Some(first) => Ruling::Request { rule: first, beyond: false },
+                        Some(first) => Ruling::Request {
+                            rule: first,
+                            beyond: false,
+                        },
                         None => Ruling::Rule(rule),
                     };
                 }
@@ -116,7 +119,11 @@ impl RuleSet {
         let mut steps = Vec::new();
         for rule in &self.rules {
             let names_host = rule.hosts.iter().any(|pattern| pattern.names(host));
-            let fit = if names_host { rule.fits(question) } else { Fit::No(Miss::Host) };
+            let fit = if names_host {
+                rule.fits(question)
+            } else {
+                Fit::No(Miss::Host)
+            };
             let why = match fit {
                 Fit::Yes => "it fits".to_owned(),
                 Fit::Perhaps => "it depends on the request".to_owned(),

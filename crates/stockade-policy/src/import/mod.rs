@@ -38,7 +38,13 @@ fn opened(environment: &mut Environment, notes: &mut Vec<String>, why: &str) {
 
 /// A name that can stand in a configuration and on a command line.
 fn slug(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') {
+            c
+        } else {
+            '-'
+        }
+    };
     let slug: String = name.chars().take(60).map(plain).collect();
     if slug.is_empty() { "imported".to_owned() } else { slug }
 }

@@ -10,13 +10,46 @@ use super::{
 use crate::egress::HostPattern;
 
 const TOP: &[&str] = &[
-    "$schema", "name", "slug", "version", "description", "visibility", "agents", "category", "tags", "pricing",
-    "forkable", "forkedFrom", "timeout", "readme", "icon", "inputs", "outputs", "requiredSecrets", "requiredVariables",
-    "changelog", "gates", "schedule", "pipeline", "metadata",
+    "$schema",
+    "name",
+    "slug",
+    "version",
+    "description",
+    "visibility",
+    "agents",
+    "category",
+    "tags",
+    "pricing",
+    "forkable",
+    "forkedFrom",
+    "timeout",
+    "readme",
+    "icon",
+    "inputs",
+    "outputs",
+    "requiredSecrets",
+    "requiredVariables",
+    "changelog",
+    "gates",
+    "schedule",
+    "pipeline",
+    "metadata",
 ];
 const AGENT: &[&str] = &[
-    "key", "name", "title", "role", "adapterType", "reportsToKey", "capabilities", "prompt", "systemPrompt", "model",
-    "modelConfig", "allowedHosts", "accessPolicy", "metadata",
+    "key",
+    "name",
+    "title",
+    "role",
+    "adapterType",
+    "reportsToKey",
+    "capabilities",
+    "prompt",
+    "systemPrompt",
+    "model",
+    "modelConfig",
+    "allowedHosts",
+    "accessPolicy",
+    "metadata",
 ];
 const POLICY: &[&str] = &["accessPolicyVersion", "defaultAction", "rules"];
 const RULE: &[&str] = &["host", "methods", "pathPrefix", "action", "reason"];
@@ -40,12 +73,18 @@ pub fn open_envelope(document: &Value, agent: Option<&str>) -> Result<Imported, 
         keys.push(place.required("key")?.text()?);
     }
     let chosen = match (agent, agents.as_slice()) {
-        (Some(key), agents) => agents.iter().zip(&keys).find(|(_, own)| **own == key).map(|(place, _)| place),
+        (Some(key), agents) => agents
+            .iter()
+            .zip(&keys)
+            .find(|(_, own)| **own == key)
+            .map(|(place, _)| place),
         (None, [only]) => Some(only),
         (None, _) => None,
     };
     let Some(place) = chosen else {
-        let what = agent.map_or("name an agent with --agent".to_owned(), |key| format!("no agent '{key}'"));
+        let what = agent.map_or("name an agent with --agent".to_owned(), |key| {
+            format!("no agent '{key}'")
+        });
         return Err(root.wrong(&format!("{what}; the team has: {}", keys.join(", "))));
     };
     let key = place.required("key")?.text()?;
@@ -67,7 +106,10 @@ fn hosts(agent: &Place<'_>, key: &str) -> Result<Imported, ImportError> {
             ..EgressRule::hosts(RuleVerdict::Allow, &[])
         });
     }
-    checked(Imported { environment, notes: Vec::new() })
+    checked(Imported {
+        environment,
+        notes: Vec::new(),
+    })
 }
 
 fn policy(access: &Place<'_>, key: &str) -> Result<Imported, ImportError> {
@@ -78,9 +120,16 @@ fn policy(access: &Place<'_>, key: &str) -> Result<Imported, ImportError> {
     }
     let mut environment = closed(key);
     let mut notes = Vec::new();
-    let rules: Vec<EgressRule> = access.list_of("rules")?.iter().map(|place| rule(place, &mut notes)).collect::<Result<_, _>>()?;
+    let rules: Vec<EgressRule> = access
+        .list_of("rules")?
+        .iter()
+        .map(|place| rule(place, &mut notes))
+        .collect::<Result<_, _>>()?;
     if rules.iter().any(|rule| rule.verdict == RuleVerdict::Ask) {
-        notes.insert(0, "'require_approval' means deny there; here it holds the request until a person decides".to_owned());
+        notes.insert(
+            0,
+            "'require_approval' means deny there; here it holds the request until a person decides".to_owned(),
+        );
     }
     let default = access.field("defaultAction")?;
     let open = match default.as_ref().map(Place::text).transpose()? {
@@ -93,8 +142,15 @@ fn policy(access: &Place<'_>, key: &str) -> Result<Imported, ImportError> {
         Some(_) => return Err(access.required("defaultAction")?.wrong("expected 'allow' or 'deny'")),
     };
     if open {
-        opened(&mut environment, &mut notes, "defaultAction 'allow' lets everything through");
-        if rules.iter().any(|rule| rule.verdict != RuleVerdict::Deny && rule.looks_at_requests()) {
+        opened(
+            &mut environment,
+            &mut notes,
+            "defaultAction 'allow' lets everything through",
+        );
+        if rules
+            .iter()
+            .any(|rule| rule.verdict != RuleVerdict::Deny && rule.looks_at_requests())
+        {
             notes.push("a host that a rule with methods or paths lets out reaches only those here".to_owned());
         }
     }
@@ -128,7 +184,10 @@ fn rule(place: &Place<'_>, notes: &mut Vec<String>) -> Result<EgressRule, Import
         if text != "/" {
             paths.push(text.to_owned());
             if !text.ends_with('/') {
-                notes.push(format!("{}: '{text}' covers whole segments here: '{text}' and '{text}/…', not '{text}x'", prefix.shown()));
+                notes.push(format!(
+                    "{}: '{text}' covers whole segments here: '{text}' and '{text}/…', not '{text}x'",
+                    prefix.shown()
+                ));
             }
         }
     }
@@ -152,14 +211,21 @@ fn in_order(rules: Vec<EgressRule>, open: bool, notes: &mut Vec<String>) -> Vec<
             kept.push(rule.clone());
             continue;
         }
-        let meets = |other: &&EgressRule| other.verdict != RuleVerdict::Deny && may_meet(&other.hosts[0], &rule.hosts[0]);
+        let meets =
+            |other: &&EgressRule| other.verdict != RuleVerdict::Deny && may_meet(&other.hosts[0], &rule.hosts[0]);
         let needed = open || rules[at + 1..].iter().any(|later| meets(&later));
         if !needed {
-            notes.push(format!("rules[{at}] (deny {}) is left out: nothing after it lets anything out there", rule.hosts[0]));
+            notes.push(format!(
+                "rules[{at}] (deny {}) is left out: nothing after it lets anything out there",
+                rule.hosts[0]
+            ));
             continue;
         }
         if rules[..at].iter().any(|earlier| meets(&earlier)) {
-            notes.push(format!("rules[{at}] (deny {}) now also closes what rules before it let out: a denial always wins here", rule.hosts[0]));
+            notes.push(format!(
+                "rules[{at}] (deny {}) now also closes what rules before it let out: a denial always wins here",
+                rule.hosts[0]
+            ));
         }
         kept.push(rule.clone());
     }

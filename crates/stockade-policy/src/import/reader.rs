@@ -126,7 +126,10 @@ impl<'a> Place<'a> {
 
     /// A list of texts that may be absent.
     pub(super) fn texts_of(&self, name: &str) -> Read<Vec<String>> {
-        self.list_of(name)?.iter().map(|place| place.text().map(str::to_owned)).collect()
+        self.list_of(name)?
+            .iter()
+            .map(|place| place.text().map(str::to_owned))
+            .collect()
     }
 
     /// Hosts that may stand in a rule, refused where they stand otherwise.

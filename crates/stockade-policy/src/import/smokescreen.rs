@@ -16,7 +16,12 @@ const RULE: &[&str] = &[
     "mitm_domains",
     "allowed_external_proxies",
 ];
-const MITM: &[&str] = &["domain", "add_headers", "detailed_http_logs", "detailed_http_logs_full_headers"];
+const MITM: &[&str] = &[
+    "domain",
+    "add_headers",
+    "detailed_http_logs",
+    "detailed_http_logs_full_headers",
+];
 
 /// Reads an access list and makes the environment of one role: the service of that name, the
 /// only service, or the default.
@@ -26,7 +31,13 @@ const MITM: &[&str] = &["domain", "add_headers", "detailed_http_logs", "detailed
 /// [`ImportError`] with the path of what cannot be read.
 pub fn smokescreen(document: &Value, role: Option<&str>) -> Result<Imported, ImportError> {
     let root = Place::root(document);
-    root.only(&["version", "services", "default", "global_deny_list", "global_allow_list"])?;
+    root.only(&[
+        "version",
+        "services",
+        "default",
+        "global_deny_list",
+        "global_allow_list",
+    ])?;
     let version = root.required("version")?;
     if version.text()? != "v1" {
         return Err(version.wrong("expected 'v1'"));
@@ -45,14 +56,22 @@ pub fn smokescreen(document: &Value, role: Option<&str>) -> Result<Imported, Imp
     let everywhere = root.hosts_of("global_allow_list")?;
 
     for host in denied.iter().filter(|host| allowed.contains(host)) {
-        notes.push(format!("'{host}' is in global_deny_list and allowed by the role; there the role wins, here the denial"));
+        notes.push(format!(
+            "'{host}' is in global_deny_list and allowed by the role; there the role wins, here the denial"
+        ));
     }
     add(&mut environment.egress, "global-deny", RuleVerdict::Deny, denied, false);
     let mitm = inspected(rule, &allowed, &mut notes)?;
     let plain = allowed.into_iter().filter(|host| !mitm.contains(host)).collect();
     add(&mut environment.egress, "mitm", RuleVerdict::Allow, mitm, true);
     add(&mut environment.egress, "allowed", RuleVerdict::Allow, plain, false);
-    add(&mut environment.egress, "global-allow", RuleVerdict::Allow, everywhere, false);
+    add(
+        &mut environment.egress,
+        "global-allow",
+        RuleVerdict::Allow,
+        everywhere,
+        false,
+    );
     if environment.egress.iter().any(|rule| rule.verdict == RuleVerdict::Allow) {
         notes.push("an allowed host means ports 80 and 443 here; add 'ports' or 'protocols' for others".to_owned());
     }
@@ -68,7 +87,10 @@ pub fn smokescreen(document: &Value, role: Option<&str>) -> Result<Imported, Imp
     }
     let proxies = rule.texts_of("allowed_external_proxies")?;
     if !proxies.is_empty() {
-        notes.push(format!("external proxies are left out, a sandbox has no way through another proxy: {}", proxies.join(", ")));
+        notes.push(format!(
+            "external proxies are left out, a sandbox has no way through another proxy: {}",
+            proxies.join(", ")
+        ));
     }
     checked(Imported { environment, notes })
 }
@@ -115,7 +137,9 @@ fn inspected(rule: &Place<'_>, allowed: &[String], notes: &mut Vec<String>) -> R
     let mut hosts = Vec::new();
     for domain in rule.list_of("mitm_domains")? {
         let text = domain.required("domain")?;
-        let host = crate::egress::HostPattern::parse(text.text()?).map_err(|why| text.wrong(&why))?.to_string();
+        let host = crate::egress::HostPattern::parse(text.text()?)
+            .map_err(|why| text.wrong(&why))?
+            .to_string();
         if !allowed.contains(&host) {
             return Err(text.wrong("it is not in allowed_domains as well"));
         }

@@ -157,7 +157,11 @@ impl RequestTarget {
         };
         if let Some(own) = own {
             let default = own.scheme.default_port();
-            let port = if form == TargetForm::Authority { named.1.unwrap_or(own.port) } else { named.1.unwrap_or(default) };
+            let port = if form == TargetForm::Authority {
+                named.1.unwrap_or(own.port)
+            } else {
+                named.1.unwrap_or(default)
+            };
             if own.scheme != request.scheme && form == TargetForm::Absolute {
                 return Err(TargetError::OtherScheme);
             }
@@ -185,7 +189,10 @@ impl RequestTarget {
     ///
     /// [`TargetError`] where a pseudo-header is missing or two names disagree.
     pub fn http2(request: &Http2Target<'_>) -> Result<Self, TargetError> {
-        let authority = request.authority.filter(|text| !text.is_empty()).ok_or(TargetError::NoHost)?;
+        let authority = request
+            .authority
+            .filter(|text| !text.is_empty())
+            .ok_or(TargetError::NoHost)?;
         if request.method == "CONNECT" {
             // Extended CONNECT (RFC 8441) has a path; plain CONNECT has neither.
             if request.path.is_none() && request.scheme.is_none() {
@@ -284,7 +291,10 @@ fn read_authority(text: &str) -> Result<(Host, Option<u16>), TargetError> {
     if !text.starts_with('[') && text.matches(':').count() > 1 {
         return Err(TargetError::Authority(clipped(text)));
     }
-    if let Some((host, port)) = text.rsplit_once(':').filter(|(host, _)| !host.starts_with('[') || host.ends_with(']')) {
+    if let Some((host, port)) = text
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.starts_with('[') || host.ends_with(']'))
+    {
         let number = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
         if !host.is_empty() && !(number && port.parse::<u16>().is_ok_and(|port| port > 0)) {
             return Err(TargetError::Port(clipped(port)));

@@ -96,7 +96,7 @@ impl RequestPath {
             at += match byte {
                 b'%' => {
                     let value = escape(bytes, at).ok_or(PathError::Escape { at })?;
-                    doubt = doubt.or(doubt_of_escape(value, &bytes[at + 3..]));
+                    doubt = doubt.or(doubt_of_escape(value));
                     push(&mut canonical, value, unreserved(value));
                     3
                 }
@@ -175,7 +175,7 @@ impl PathPrefix {
         if text.contains(['*', '?', '#']) {
             return wrong("a path is a beginning without '*', '?' and '#': '/a/b' covers everything below it");
         }
-        if text.contains(';') || text[1.min(text.len())..].contains("//") {
+        if text.contains(';') || text.contains("//") {
             return wrong("a path has no empty segments and no ';'");
         }
         let path = match RequestPath::parse(text) {
@@ -200,7 +200,9 @@ impl PathPrefix {
 
 /// The segments that are not empty, each without its parameters.
 fn segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').map(without_parameters).filter(|segment| !segment.is_empty())
+    path.split('/')
+        .map(without_parameters)
+        .filter(|segment| !segment.is_empty())
 }
 
 fn without_parameters(segment: &str) -> &str {
@@ -214,10 +216,9 @@ fn escape(bytes: &[u8], at: usize) -> Option<u8> {
     u8::try_from(value(digits[0])? * 16 + value(digits[1])?).ok()
 }
 
-fn doubt_of_escape(value: u8, rest: &[u8]) -> Option<Doubt> {
+fn doubt_of_escape(value: u8) -> Option<Doubt> {
     match value {
         b'/' | b'\\' => Some(Doubt::Separator),
-        b'%' if rest.len() >= 2 && rest[..2].iter().all(u8::is_ascii_hexdigit) => Some(Doubt::DoubleEscape),
         0..=0x1f | 0x7f => Some(Doubt::Bytes),
         _ => None,
     }
@@ -230,6 +231,18 @@ fn doubt_of_text(canonical: &str) -> Option<Doubt> {
     }
     if !canonical.contains('%') {
         return None;
+    }
+    // After the escapes of letters were taken off, so that these do not hide a second layer.
+    let double = |(at, _): (usize, &str)| {
+        canonical[at + 3..]
+            .bytes()
+            .take(2)
+            .filter(u8::is_ascii_hexdigit)
+            .count()
+            == 2
+    };
+    if canonical.match_indices("%25").any(double) {
+        return Some(Doubt::DoubleEscape);
     }
     let mut decoded = Vec::with_capacity(canonical.len());
     let bytes = canonical.as_bytes();
@@ -275,7 +288,10 @@ pub(super) fn may_stand(byte: u8) -> bool {
 
 /// Visible characters that RFC 3986 wants escaped in a path and nobody reads as anything else.
 fn needs_escape(byte: u8) -> bool {
-    matches!(byte, b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{' | b'|' | b'}' | b'?')
+    matches!(
+        byte,
+        b'"' | b'<' | b'>' | b'[' | b']' | b'^' | b'`' | b'{' | b'|' | b'}' | b'?'
+    )
 }
 
 /// The error about the character at a byte.
