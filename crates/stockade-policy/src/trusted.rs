@@ -168,3 +168,7 @@ pub const TRUSTED: &[Category] = &[
 pub fn trusted_domains() -> impl Iterator<Item = &'static str> {
     TRUSTED.iter().flat_map(|category| category.domains.iter().copied())
 }
+
+#[cfg(test)]
+#[path = "trusted_tests.rs"]
+mod tests;

@@ -259,10 +259,14 @@ pub(crate) enum Env {
 }
 
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false, args = ["open_envelope", "smokescreen"])]
 pub(crate) struct Import {
     /// An Open Envelope team, or an accessPolicy by itself
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "smokescreen",
+        conflicts_with = "smokescreen"
+    )]
     pub(crate) open_envelope: Option<PathBuf>,
     /// An access list of smokescreen
     #[arg(long, value_name = "FILE")]

@@ -371,9 +371,11 @@ impl EgressRules {
         }
     }
 
-    /// How many egress rules there are.
-    pub fn rule_count(&self) -> usize {
-        self.rules.len()
+    /// The rules in words, one line each, in the order they are asked, and the level behind them.
+    pub fn explain(&self) -> Vec<String> {
+        let mut lines = self.rules.lines();
+        lines.push(self.level_text());
+        lines
     }
 }
 

@@ -147,7 +147,11 @@ impl RuleSet {
         steps
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.rules.len()
+    /// Every rule in words, in the order they are asked.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.rules
+            .iter()
+            .map(|rule| format!("{}: {}", rule.id(), rule.text()))
+            .collect()
     }
 }

@@ -127,11 +127,12 @@ pub(crate) fn missing(agent: &AgentSpec, settings: &Settings) -> Option<stockade
 pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outcome {
     let Config::Check = command;
     let agents = wiring::agents(settings)?;
-    let mut files = BTreeMap::new();
+    let (mut files, mut egress) = (BTreeMap::new(), BTreeMap::new());
     for environment in &settings.environments {
         for agent in agents.values() {
             let policy = Policy::compile(agent, environment).map_err(|e| Complaint::usage(e.to_string()))?;
             files.insert(&environment.name, policy.files().explain());
+            egress.insert(&environment.name, policy.egress().explain());
         }
     }
     for (what, name, known) in [
@@ -161,6 +162,7 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
     if json {
         let mut summary = summary;
         summary["files"] = json!(files);
+        summary["egress"] = json!(egress);
         terminal::json(&summary)?;
     } else {
         out(&format!("{} configuration", style::good("ok")));
@@ -170,9 +172,11 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
                 value.as_str().map_or_else(|| value.to_string(), str::to_owned)
             ));
         }
-        for (environment, rules) in &files {
-            out(&format!("  files of environment '{environment}'"));
-            rules.iter().for_each(|rule| out(&format!("    {rule}")));
+        for (what, lists) in [("egress", &egress), ("files", &files)] {
+            for (environment, rules) in lists {
+                out(&format!("  {what} of environment '{environment}'"));
+                rules.iter().for_each(|rule| out(&format!("    {rule}")));
+            }
         }
     }
     Ok(Exit::Done)

@@ -7,7 +7,7 @@ use stockade_policy::import::{self, Imported};
 use crate::{
     cli::Import,
     exit::{Complaint, Exit, Outcome},
-    terminal::{self, out, say},
+    terminal::{self, out, say, style},
     yaml,
 };
 
@@ -36,7 +36,7 @@ pub(crate) fn execute(options: &Import, json: bool) -> Outcome {
 
 fn notes(imported: &Imported) {
     for note in &imported.notes {
-        say(&format!("note: {}", crate::terminal::style::clean(note)));
+        say(&format!("note: {}", style::clean(note)));
     }
     say("put it under 'environments' of the configuration, then: stockade config check");
 }
