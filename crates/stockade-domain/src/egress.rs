@@ -69,7 +69,7 @@ pub struct TrafficLimits {
     /// Connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<NonZeroU64>,
-    /// Requests of HTTP.
+    /// Requests of HTTP, where connections are read; on a rule it has them read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests: Option<NonZeroU64>,
     /// Connections begun within any minute.

@@ -155,7 +155,12 @@ impl Policy {
         if let Some(refused) = refused_by_evidence(action, &asked.host, asked.port) {
             return refused;
         }
-        let judged = self.egress.judge(&asked.host, &asked.question());
+        let question = asked.question();
+        let judged = names_behind(action, &asked.host)
+            .iter()
+            .fold(self.egress.judge(&asked.host, &question), |judged, name| {
+                judged.stricter(self.egress.judge(name, &question))
+            });
         if judged.verdict.verdict == Verdict::Deny {
             return judged.verdict;
         }
@@ -227,6 +232,18 @@ impl Policy {
     pub(crate) fn parts(&self) -> (&str, &str) {
         (&self.agent, &self.environment)
     }
+}
+
+/// The names that a connection to a bare address gives itself: what the environment says to them
+/// counts too.
+fn names_behind(action: &Action, host: &Host) -> Vec<Host> {
+    if matches!(host, Host::Name(_)) {
+        // There every name is the same one; see `refused_by_evidence`.
+        return Vec::new();
+    }
+    let read = |key| text(action, key).and_then(|name| host_and_port(name).ok());
+    let named = ["sni", "authority"].into_iter().filter_map(read);
+    named.map(|(name, _)| name).filter(|name| name != host).collect()
 }
 
 /// Every name of a destination, canonical where it is one.

@@ -71,7 +71,19 @@ pub struct Bounds {
     pub max_request_bytes: Option<u64>,
 }
 
-impl Judged<'_> {
+impl<'a> Judged<'a> {
+    /// The stricter of two answers about one connection.
+    pub(crate) fn stricter(self, other: Judged<'a>) -> Self {
+        let rank = |judged: &Judged<'_>| match judged.verdict.verdict {
+            Verdict::Deny | Verdict::Stop => 2,
+            Verdict::Hold => 1,
+            Verdict::Allow => 0,
+        };
+        let inspect = self.inspect || other.inspect;
+        let chosen = if rank(&other) > rank(&self) { other } else { self };
+        Judged { inspect, ..chosen }
+    }
+
     fn of(verdict: PolicyVerdict) -> Self {
         Self {
             verdict,

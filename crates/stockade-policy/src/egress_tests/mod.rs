@@ -149,6 +149,45 @@ fn rules_stand_over_the_level_and_speak_for_what_they_name() {
 }
 
 #[test]
+fn a_bare_address_is_no_way_around_a_rule_about_a_name() {
+    let policy = policy(
+        NetworkLevel::Full,
+        json!([
+            { "verdict": "deny", "hosts": ["*.evil.example"] },
+            { "verdict": "ask", "hosts": ["held.example.com"] },
+            { "verdict": "allow", "hosts": ["api.example.com"], "paths": ["/v1"] },
+        ]),
+    );
+    let behind = |key: &str, name: &str| {
+        let (port, protocol) = if key == "sni" { (443, "tls") } else { (80, "http") };
+        let args = json!({ "host": "1.1.1.1", "port": port, "protocol": protocol, key: name });
+        said(&policy, "connect", args)
+    };
+    for key in ["sni", "authority"] {
+        assert_eq!(behind(key, "good.example.com"), "+ env.full");
+        assert_eq!(behind(key, "WWW.evil.example."), "- env.egress[0]");
+        assert_eq!(behind(key, "held.example.com"), "? env.egress[1]");
+        assert_eq!(behind(key, "api.example.com"), "- stockade.needs_inspection");
+    }
+    assert_eq!(connect(&policy, "1.1.1.1", 443, "tls"), "+ env.full");
+}
+
+#[test]
+fn approvals_are_bound_to_the_rules() {
+    let version = |rules: Value| policy(NetworkLevel::Custom, rules).version();
+    let base = version(json!([{ "verdict": "allow", "hosts": ["a.example.com"] }]));
+    assert_eq!(
+        base,
+        version(json!([{ "verdict": "allow", "hosts": ["a.example.com"] }]))
+    );
+    assert_ne!(base, version(json!([])));
+    assert_ne!(
+        base,
+        version(json!([{ "verdict": "allow", "hosts": ["a.example.com"], "methods": ["GET"] }]))
+    );
+}
+
+#[test]
 fn protocols_have_rules_of_their_own() {
     let policy = policy(
         NetworkLevel::Custom,
