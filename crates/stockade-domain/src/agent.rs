@@ -88,7 +88,8 @@ pub enum AgentKind {
 pub enum RuleVerdict {
     /// Let it happen.
     Allow,
-    /// Ask a person.
+    /// Ask a person; `hold` is read as well.
+    #[serde(alias = "hold")]
     Ask,
     /// Refuse it.
     Deny,
@@ -102,12 +103,18 @@ pub struct RuleMatch {
     pub kind: Option<ActionKind>,
     /// The tool's or operation's name.
     pub tool: Option<String>,
-    /// The path an action reads or writes.
+    /// The path an action reads or writes; of a request, the path it asks for.
     pub path: Option<String>,
     /// The command line an action runs.
     pub command: Option<String>,
     /// The host an action reaches.
     pub host: Option<String>,
+    /// The port a connection goes to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The method of an HTTP request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
 }
 
 /// One rule; the first that matches decides.

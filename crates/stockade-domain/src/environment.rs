@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::FileRules;
+use crate::{EgressRule, FileRules, TrafficLimits};
 
 /// How far a sandbox may reach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,6 +27,13 @@ pub struct AddressException {
     pub cidr: String,
     /// Why; stands in the receipt.
     pub reason: String,
+}
+
+impl std::fmt::Display for AddressException {
+    /// As settled connections name it: `CIDR: reason`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.cidr.trim(), self.reason)
+    }
 }
 
 /// Limits of one sandbox.
@@ -70,6 +77,13 @@ pub struct Environment {
     /// Host names, exact or with one leading `*.`; added to the list of the level.
     #[serde(default)]
     pub domains: Vec<String>,
+    /// Rules about destinations and requests, asked before the level: first those that deny, in
+    /// order, then the others, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<EgressRule>,
+    /// Limits on all that one run sends and receives.
+    #[serde(default, skip_serializing_if = "TrafficLimits::is_unlimited")]
+    pub traffic: TrafficLimits,
     /// Must be true for [`NetworkLevel::Full`]: the operator accepts exfiltration.
     #[serde(default)]
     pub acknowledge_full_network: bool,
@@ -98,6 +112,8 @@ impl Environment {
             name: name.to_owned(),
             network,
             domains: Vec::new(),
+            egress: Vec::new(),
+            traffic: TrafficLimits::default(),
             acknowledge_full_network: false,
             address_exceptions: Vec::new(),
             image: host_image(),

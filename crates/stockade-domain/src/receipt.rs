@@ -8,7 +8,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use crate::{ActionKind, ActionRecord, Amounts, Approval, Digest, Run, Verdict, canonical_json, run::FileChange};
+use crate::{
+    ActionKind, ActionRecord, AddressException, Amounts, Approval, Digest, Event, EventType, Run, Verdict,
+    canonical_json, run::FileChange,
+};
 
 /// Payload type of in-toto statements in DSSE.
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -89,6 +92,9 @@ pub struct Predicate {
     pub approvals: Vec<Approval>,
     /// Destinations reached and refused.
     pub destinations: Vec<Destination>,
+    /// Special address ranges that were open to the run, each with its reason and its use.
+    #[serde(default)]
+    pub address_exceptions: Vec<ExceptionUse>,
     /// Files changed.
     pub files: Vec<FileChange>,
     /// What was spent.
@@ -125,6 +131,17 @@ pub struct Destination {
     pub count: u64,
 }
 
+/// A special address range that was open to a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExceptionUse {
+    /// The range in CIDR notation.
+    pub cidr: String,
+    /// Why it was open.
+    pub reason: String,
+    /// Connections that went there because of it.
+    pub connections: u64,
+}
+
 /// The hash chain over all events of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventChain {
@@ -134,14 +151,44 @@ pub struct EventChain {
     pub head: Digest,
 }
 
+/// What of a run stands in its events alone.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evidence {
+    sandboxes: Vec<serde_json::Value>,
+    exceptions: Vec<String>,
+}
+
+impl Evidence {
+    /// Takes from an event what a receipt tells: the sandbox as measured, and the address
+    /// exception that a connection needed.
+    pub fn take(&mut self, event: Event) {
+        match event.kind {
+            EventType::SandboxReady => self.sandboxes.push(event.data),
+            EventType::ActionSettled => {
+                let used = event.data["details"]["address_exception"].as_str();
+                self.exceptions.extend(used.map(str::to_owned));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The environment's exceptions with how often each was used.
+fn exceptions(run: &Run, used: &[String]) -> Vec<ExceptionUse> {
+    let count = |exception: &AddressException| {
+        let text = exception.to_string();
+        ExceptionUse {
+            cidr: exception.cidr.clone(),
+            reason: exception.reason.clone(),
+            connections: used.iter().filter(|own| **own == text).count() as u64,
+        }
+    };
+    run.spec.environment.address_exceptions.iter().map(count).collect()
+}
+
 impl Statement {
-    /// Tells a terminal run's whole story.
-    pub fn new(
-        run: Run,
-        actions: Vec<ActionRecord>,
-        approvals: Vec<Approval>,
-        sandboxes: Vec<serde_json::Value>,
-    ) -> Self {
+    /// Tells a terminal run's whole story; `evidence` is what only its events know.
+    pub fn new(run: Run, actions: Vec<ActionRecord>, approvals: Vec<Approval>, evidence: Evidence) -> Self {
         let patch = run.result.as_ref().and_then(|result| result.patch_digest);
         let subject = match patch {
             Some(digest) => Subject {
@@ -163,6 +210,7 @@ impl Statement {
                 prompt: Digest::of_bytes(run.spec.prompt.as_bytes()),
             },
             destinations: destinations(&actions),
+            address_exceptions: exceptions(&run, &evidence.exceptions),
             files: run
                 .result
                 .as_ref()
@@ -178,7 +226,7 @@ impl Statement {
                 head: run.chain_head,
             },
             run,
-            sandboxes,
+            sandboxes: evidence.sandboxes,
             actions,
             approvals,
         };

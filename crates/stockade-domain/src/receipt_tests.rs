@@ -53,7 +53,10 @@ fn key() -> SigningKey {
 
 #[test]
 fn a_receipt_verifies_and_fails_on_any_changed_byte() {
-    let file = sign(&Statement::new(run(), Vec::new(), Vec::new(), Vec::new()), &key());
+    let file = sign(
+        &Statement::new(run(), Vec::new(), Vec::new(), Evidence::default()),
+        &key(),
+    );
     let trusted = key().verifying_key();
     assert_eq!(verify(&file, &trusted).unwrap().predicate.run.spec.prompt, "fix it");
     for at in 0..file.len() {
@@ -78,7 +81,7 @@ fn a_receipt_verifies_and_fails_on_any_changed_byte() {
 #[test]
 fn another_key_is_named() {
     let file = sign(
-        &Statement::new(run(), Vec::new(), Vec::new(), Vec::new()),
+        &Statement::new(run(), Vec::new(), Vec::new(), Evidence::default()),
         &SigningKey::from_bytes(&[8; 32]),
     );
     assert!(matches!(
@@ -109,4 +112,37 @@ fn the_chain_notices_a_changed_missing_or_moved_event() {
     assert!(chain_head([&events[0], &events[2]]).is_err());
     assert!(chain_head([&events[1], &events[0]]).is_err());
     assert_eq!(chain_head(&events).unwrap(), head);
+}
+
+#[test]
+fn an_address_exception_stands_with_its_reason_and_its_use() {
+    let mut run = run();
+    let exception = |cidr: &str, reason: &str| AddressException {
+        cidr: cidr.into(),
+        reason: reason.into(),
+    };
+    run.spec.environment.address_exceptions = vec![exception("10.0.0.0/8", "mirror"), exception("fd00::/16", "unused")];
+    let settled = |details: serde_json::Value| {
+        let new = NewEvent::new(EventType::ActionSettled, json!({ "details": details }));
+        Event::place(
+            new,
+            RunId::from_uuid(Uuid::from_u128(1)),
+            1,
+            Timestamp::UNIX_EPOCH,
+            None,
+        )
+    };
+    let mut evidence = Evidence::default();
+    evidence.take(settled(
+        json!({ "address": "10.1.2.3:443", "address_exception": "10.0.0.0/8: mirror" }),
+    ));
+    evidence.take(settled(json!({ "address": "93.184.216.34:443" })));
+    let statement = Statement::new(run, Vec::new(), Vec::new(), evidence);
+    let used: Vec<_> = statement
+        .predicate
+        .address_exceptions
+        .iter()
+        .map(|used| (used.cidr.as_str(), used.reason.as_str(), used.connections))
+        .collect();
+    assert_eq!(used, [("10.0.0.0/8", "mirror", 1), ("fd00::/16", "unused", 0)]);
 }

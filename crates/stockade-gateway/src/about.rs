@@ -1,9 +1,20 @@
 //! What the installation is, offers, and whether it is well.
 
-use axum::extract::State;
-use stockade_api::v1::{About, AgentItem, EnvironmentItem, Health, Page};
+use axum::extract::{Path, State, rejection::PathRejection};
+use stockade_api::{
+    ProblemCode,
+    v1::{About, AgentItem, EnvironmentItem, Health, Page},
+};
+use stockade_domain::Explanation;
+use stockade_policy::{Place, Policy};
 
-use crate::{App, auth::Caller, body::Query, error::Answer};
+use crate::{
+    App,
+    auth::Caller,
+    body::Query,
+    error::{Answer, refuse},
+    freeze,
+};
 
 /// A JSON answer.
 pub(crate) type Json<T> = axum::Json<T>;
@@ -62,4 +73,30 @@ pub(crate) async fn environments(
         default: *name == catalog.default_environment,
     });
     Ok(axum::Json(Page::whole(items.collect())))
+}
+
+/// What an environment says to a URL, and why; nothing is looked up and nothing is connected to.
+pub(crate) async fn explain(
+    State(app): State<App>,
+    _: Caller,
+    name: Result<Path<String>, PathRejection>,
+    query: Query,
+) -> Answer<Json<Explanation>> {
+    let Path(name) = name.map_err(|error| refuse(ProblemCode::NotFound, error.body_text()))?;
+    let query = query.only(&["url", "method", "agent"])?;
+    let environment = freeze::environment(&app.catalog, Some(&name))?;
+    let agent = query.get::<String>("agent")?.map(stockade_api::v1::NameOr::Name);
+    let agent = freeze::agent(&app.catalog, agent)?;
+    let method = query.get::<String>("method")?;
+    let place = query.with("url", |url| {
+        Place::parse(url, method.as_deref()).map_err(|error| error.to_string())
+    })?;
+    let place = place.ok_or_else(|| {
+        refuse(
+            ProblemCode::InvalidQuery,
+            "url is missing: name what to explain, like ?url=https://api.example.com/path",
+        )
+    })?;
+    let policy = Policy::compile(&agent, &environment).map_err(freeze::invalid_policy)?;
+    Ok(axum::Json(policy.explain(&place)))
 }

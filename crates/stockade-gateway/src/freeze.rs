@@ -121,7 +121,8 @@ fn unknown_among(code: ProblemCode, what: &str, name: &str, known: &[String]) ->
         .into()
 }
 
-fn agent(catalog: &Catalog, wanted: Option<NameOr<AgentSpec>>) -> Answer<AgentSpec> {
+/// The agent of that name, one that is spelled out, or the default.
+pub(crate) fn agent(catalog: &Catalog, wanted: Option<NameOr<AgentSpec>>) -> Answer<AgentSpec> {
     let name = match wanted {
         Some(NameOr::Inline(spec)) => {
             printable("agent.name", &spec.name)?;
@@ -134,7 +135,8 @@ fn agent(catalog: &Catalog, wanted: Option<NameOr<AgentSpec>>) -> Answer<AgentSp
     known.ok_or_else(|| unknown(ProblemCode::UnknownAgent, "agent", &name, &catalog.agents))
 }
 
-fn environment(catalog: &Catalog, wanted: Option<&str>) -> Answer<Environment> {
+/// The environment of that name, or the default.
+pub(crate) fn environment(catalog: &Catalog, wanted: Option<&str>) -> Answer<Environment> {
     let name = wanted.unwrap_or(&catalog.default_environment);
     let known = catalog.environments.get(name).cloned();
     known.ok_or_else(|| {
@@ -225,7 +227,8 @@ fn limits(catalog: &Catalog, agent: &AgentSpec, wanted: Option<&LimitsPatch>) ->
     Ok(limits)
 }
 
-fn invalid_policy(error: PolicyError) -> Refusal {
+/// The refusal of rules or an environment that do not compile.
+pub(crate) fn invalid_policy(error: PolicyError) -> Refusal {
     let detail = error.to_string();
     let problem = Problem::new(ProblemCode::InvalidPolicy, detail);
     match error {

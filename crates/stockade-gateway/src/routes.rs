@@ -91,6 +91,7 @@ routes! {
     POST   "/v1/approvals/{id}/decision"    Team   Decide => approvals::decide;
     GET    "/v1/agents"                     Team   Read   => about::agents;
     GET    "/v1/environments"               Team   Read   => about::environments;
+    GET    "/v1/environments/{name}/explain" Team  Read   => about::explain;
     POST   "/v1/tokens"                     Team   Tokens => tokens::create;
     GET    "/v1/tokens"                     Team   Tokens => tokens::list;
     DELETE "/v1/tokens/{id}"                Team   Tokens => tokens::revoke;

@@ -135,7 +135,10 @@ impl Conversation {
             Opening::Closed => {}
             Opening::Http => self.http(stream, buffer).await,
             Opening::Tls { sni } => self.tunnel(stream, buffer, self.tls(sni)).await,
-            Opening::Other => self.tunnel(stream, buffer, self.connect(Protocol::Tcp)).await,
+            Opening::Other => {
+                let action = self.connect(Protocol::of_first_bytes(&buffer));
+                self.tunnel(stream, buffer, action).await;
+            }
             Opening::Silent if opaque => self.server_first(stream, buffer).await,
             Opening::Silent => {
                 let action = ask::faulty(self.connect(Protocol::Tcp), Fault::Silent);
@@ -150,18 +153,15 @@ impl Conversation {
 
     /// The refused action, where no first byte could make a difference.
     fn closed_whatever_is_spoken(&self) -> Option<Action> {
-        let (best, plain) = (self.connect(Protocol::Tls), self.connect(Protocol::Tcp));
         let policy = self.session.policy();
-        let refused = policy.evaluate(&best);
-        if refused.verdict != Verdict::Deny {
+        let refused = |protocol| policy.evaluate(&self.connect(protocol)).verdict == Verdict::Deny;
+        if !Protocol::SPOKEN.into_iter().all(refused) {
             return None;
         }
         // Nothing was spoken yet, so say so, unless that would give another reason.
-        Some(if policy.evaluate(&plain).rule == refused.rule {
-            plain
-        } else {
-            best
-        })
+        let (best, plain) = (self.connect(Protocol::Tls), self.connect(Protocol::Tcp));
+        let same = policy.evaluate(&plain).rule == policy.evaluate(&best).rule;
+        Some(if same { plain } else { best })
     }
 
     /// Tells a client that was refused before its first byte why, in its own protocol if that

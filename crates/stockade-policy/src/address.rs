@@ -2,6 +2,7 @@
 //!
 //! Sources: the IANA special-purpose registries (RFC 6890 and its updates), RFC 6598
 //! (shared address space), RFC 6052 and 8215 (NAT64), RFC 3056 (6to4), RFC 4380 (Teredo),
+//! RFC 5214 (ISATAP),
 //! RFC 4291 (mapped and compatible addresses), and the metadata services of the clouds.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -80,20 +81,27 @@ const METADATA_V4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(168, 63, 129, 16),
 ];
 
-/// Other well-known link-local services: AWS DNS, time, container credentials, Tencent, and IBM.
-const METADATA_V4_LINK: [Ipv4Addr; 4] = [
+/// Other well-known link-local services: AWS DNS, time, container and pod credentials, Tencent, Scaleway.
+const METADATA_V4_LINK: [Ipv4Addr; 6] = [
     Ipv4Addr::new(169, 254, 169, 253),
     Ipv4Addr::new(169, 254, 169, 123),
     Ipv4Addr::new(169, 254, 170, 2),
+    Ipv4Addr::new(169, 254, 170, 23),
     Ipv4Addr::new(169, 254, 0, 23),
+    Ipv4Addr::new(169, 254, 42, 42),
 ];
 
-const METADATA_V6: [Ipv6Addr; 4] = [
-    // AWS instance metadata and pod identity, Google, Oracle.
+const METADATA_V6: [Ipv6Addr; 9] = [
+    // AWS instance metadata, pod identity, DNS and time; Google; Oracle; Scaleway; Linode; OpenStack.
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x253),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x123),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
 ];
 
 const V4: &[(Ipv4Net, AddressClass)] = &[
@@ -178,6 +186,9 @@ fn classify_v6(address: Ipv6Addr) -> AddressClass {
             class => class,
         };
     }
+    if is_isatap(address) {
+        return AddressClass::Translated;
+    }
     if GLOBAL_UNICAST.contains(&address) {
         AddressClass::Public
     } else {
@@ -185,18 +196,24 @@ fn classify_v6(address: Ipv6Addr) -> AddressClass {
     }
 }
 
+/// Whether an interface identifier of ISATAP carries an IPv4 address (RFC 5214 6.1).
+fn is_isatap(address: Ipv6Addr) -> bool {
+    matches!(address.segments(), [_, _, _, _, 0 | 0x0200, 0x5efe, ..])
+}
+
 fn compatible(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let bits = address.to_bits();
     u32::try_from(bits).ok().map(Ipv4Addr::from)
 }
 
-/// The IPv4 address that a NAT64 or 6to4 address leads to.
+/// The IPv4 address that a NAT64, 6to4 or ISATAP address leads to.
 fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let segments = address.segments();
     let pair = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     match segments {
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(pair(high, low)),
         [0x2002, high, low, ..] => Some(pair(high, low)),
+        [_, _, _, _, 0 | 0x0200, 0x5efe, high, low] => Some(pair(high, low)),
         _ => None,
     }
 }
@@ -208,7 +225,7 @@ pub enum AddressVerdict {
     Reachable {
         /// Its class.
         class: AddressClass,
-        /// The exception that opened it, where it is not public.
+        /// The exception that opened it, where it is not public, as [`AddressException`] shows it.
         exception: Option<String>,
     },
     /// It is not dialled, whatever name led to it.
@@ -300,7 +317,7 @@ fn exception(entry: &AddressException) -> Result<(IpNet, String), String> {
     if entry.reason.trim().is_empty() {
         return wrong("it needs a reason; it stands in every receipt".to_owned());
     }
-    Ok((range, entry.reason.clone()))
+    Ok((range, entry.to_string()))
 }
 
 #[cfg(test)]

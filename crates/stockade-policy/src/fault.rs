@@ -63,6 +63,9 @@ faults! {
     /// No `Host`, or more than one.
     NoHost = "no_host", "stockade.no_host",
         "the HTTP request does not have exactly one Host header";
+    /// The request's own target, its `Host` and its connection name different places.
+    Disagreement = "disagreement", "stockade.name_mismatch",
+        "the request names two different hosts, ports or schemes";
     /// CONNECT through a connection that is one already.
     ConnectMethod = "connect_method", "stockade.connect_method",
         "CONNECT would relay to another destination; connect to the destination itself";

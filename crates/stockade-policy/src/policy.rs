@@ -9,16 +9,17 @@ use stockade_domain::{
 
 use crate::{
     address::AddressVerdict,
-    egress::{EgressRules, Protocol, deny, is_infrastructure},
+    egress::{Bounds, EgressRules, Judged, Protocol, Question, Request, allow, deny, is_infrastructure},
     fault::Fault,
     files::FilePolicy,
     host::{Host, host_and_port},
-    rules::AgentRules,
+    rules::{AgentRules, Narrowed},
+    target::RequestPath,
     trusted::{TRUSTED, TRUSTED_VERSION},
 };
 
 /// Changes when the same rules would decide differently, so that no approval outlives it.
-const SEMANTICS: u32 = 2;
+const SEMANTICS: u32 = 3;
 
 /// Why rules do not compile. Nothing runs under rules that do not compile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +47,8 @@ pub enum PolicyError {
 /// What a run may do.
 #[derive(Debug, Clone)]
 pub struct Policy {
+    agent: String,
+    environment: String,
     rules: AgentRules,
     egress: EgressRules,
     files: FilePolicy,
@@ -67,6 +70,8 @@ impl Policy {
         let egress = EgressRules::compile(environment).map_err(wrong)?;
         let files = FilePolicy::compile(&environment.files).map_err(wrong)?;
         Ok(Self {
+            agent: agent.name.clone(),
+            environment: environment.name.clone(),
             version: version(agent, environment, &files),
             rules,
             egress,
@@ -115,23 +120,80 @@ impl Policy {
         &self.egress
     }
 
+    /// Whether connections to this port of this host have to be read, because a rule looks at
+    /// requests: TLS is inspected there, HTTP is judged request by request. A connection that
+    /// will be says so (`args.inspected`); one that says nothing is refused.
+    pub fn needs_inspection(&self, host: &Host, port: u16) -> bool {
+        [Protocol::Tls, Protocol::Http].into_iter().any(|protocol| {
+            let question = Question {
+                port: Some(port),
+                protocol,
+                request: None,
+            };
+            let judged = self.egress.judge(host, &question);
+            judged.verdict.verdict != Verdict::Deny
+                && (judged.inspect
+                    || matches!(
+                        self.narrow("connect", &[host.to_string()], &question),
+                        Narrowed::Request
+                    ))
+        })
+    }
+
+    /// Limits of the environment's rule that lets an egress action out, also where an agent's
+    /// rule asked about it. Those on the whole run are [`EgressRules::traffic`].
+    pub fn bounds(&self, action: &Action) -> Bounds {
+        let bounds = Asked::read(action).map(|asked| self.egress.judge(&asked.host, &asked.question()).bounds());
+        bounds.unwrap_or_default()
+    }
+
     fn evaluate_egress(&self, action: &Action) -> PolicyVerdict {
-        let (host, port) = match destination(action) {
-            Ok(destination) => destination,
+        let asked = match Asked::read(action) {
+            Ok(asked) => asked,
             Err(refused) => return refused,
         };
-        if let Some(refused) = refused_by_evidence(action, &host, port) {
+        if let Some(refused) = refused_by_evidence(action, &asked.host, asked.port) {
             return refused;
         }
-        let protocol = Protocol::of(text(action, "protocol"));
-        let environment = self.egress.judge(&host, port, protocol);
-        if environment.verdict == Verdict::Deny {
-            return environment;
+        let question = asked.question();
+        let judged = names_behind(action, &asked.host)
+            .iter()
+            .fold(self.egress.judge(&asked.host, &question), |judged, name| {
+                judged.stricter(self.egress.judge(name, &question))
+            });
+        if judged.verdict.verdict == Verdict::Deny {
+            return judged.verdict;
         }
         if let Some(refused) = self.refused_address(action) {
             return refused;
         }
-        self.narrow(action, &host, environment)
+        self.with_agent(action, &asked, judged)
+    }
+
+    /// Lays the agent's rules over what the environment allows, and refuses a connection that
+    /// has to be read and will not be.
+    fn with_agent(&self, action: &Action, asked: &Asked<'_>, judged: Judged<'_>) -> PolicyVerdict {
+        let narrowed = self.narrow(&action.operation, &names(action, &asked.host), &asked.question());
+        if let Narrowed::Said(said) = &narrowed
+            && said.verdict == Verdict::Deny
+        {
+            return said.clone();
+        }
+        let by_agent = matches!(narrowed, Narrowed::Request);
+        if (judged.inspect || by_agent) && !asked.inspected {
+            return deny(
+                "stockade.needs_inspection",
+                "a rule looks at requests there, so only connections that the Guard reads are let through",
+            );
+        }
+        match narrowed {
+            Narrowed::Said(said) if said.verdict == Verdict::Hold && judged.verdict.verdict == Verdict::Allow => said,
+            Narrowed::Request if !judged.inspect && judged.verdict.verdict == Verdict::Allow => allow(
+                "env.inspected",
+                "judged request by request, as a rule of the agent wants",
+            ),
+            _ => judged.verdict,
+        }
     }
 
     /// An address that the name led to, where the Guard refused it.
@@ -152,26 +214,112 @@ impl Policy {
         }
     }
 
-    /// Lays the agent's rules over what the environment allows; every name of the
-    /// destination is looked at, and the strictest answer counts.
-    fn narrow(&self, action: &Action, host: &Host, environment: PolicyVerdict) -> PolicyVerdict {
-        let mut names = vec![host.to_string()];
-        for key in ["sni", "authority", "alias"] {
-            names.extend(text(action, key).map(|name| match host_and_port(name) {
-                Ok((host, _)) => host.to_string(),
-                Err(_) => name.to_lowercase(),
-            }));
-        }
-        let mut answer = environment;
+    /// What the agent's rules say to the names of a destination; the strictest answer counts.
+    fn narrow(&self, operation: &str, names: &[String], question: &Question<'_>) -> Narrowed {
+        let mut answer = Narrowed::Silent;
         for name in names {
-            match self.rules.verdict_for(action, Some(&name)) {
-                Some(rule) if rule.verdict == Verdict::Deny => return rule,
-                Some(rule) if rule.verdict == Verdict::Hold && answer.verdict == Verdict::Allow => answer = rule,
-                _ => {}
-            }
+            answer = match (self.rules.narrow(operation, name, question), answer) {
+                (Narrowed::Said(said), _) if said.verdict == Verdict::Deny => return Narrowed::Said(said),
+                (Narrowed::Request, _) | (_, Narrowed::Request) => Narrowed::Request,
+                (Narrowed::Said(said), _) if said.verdict == Verdict::Hold => Narrowed::Said(said),
+                (_, earlier) => earlier,
+            };
         }
         answer
     }
+
+    /// Of whom and what this policy is made: agent and environment.
+    pub(crate) fn parts(&self) -> (&str, &str) {
+        (&self.agent, &self.environment)
+    }
+}
+
+/// The names that a connection to a bare address gives itself: what the environment says to them
+/// counts too.
+fn names_behind(action: &Action, host: &Host) -> Vec<Host> {
+    if matches!(host, Host::Name(_)) {
+        // There every name is the same one; see `refused_by_evidence`.
+        return Vec::new();
+    }
+    let read = |key| text(action, key).and_then(|name| host_and_port(name).ok());
+    let named = ["sni", "authority"].into_iter().filter_map(read);
+    named.map(|(name, _)| name).filter(|name| name != host).collect()
+}
+
+/// Every name of a destination, canonical where it is one.
+fn names(action: &Action, host: &Host) -> Vec<String> {
+    let mut names = vec![host.to_string()];
+    for key in ["sni", "authority", "alias"] {
+        names.extend(text(action, key).map(|name| match host_and_port(name) {
+            Ok((host, _)) => host.to_string(),
+            Err(_) => name.to_lowercase(),
+        }));
+    }
+    names
+}
+
+/// What an egress action asks for.
+struct Asked<'a> {
+    host: Host,
+    port: Option<u16>,
+    protocol: Protocol,
+    inspected: bool,
+    request: Option<(&'a str, RequestPath, Option<u64>)>,
+}
+
+impl<'a> Asked<'a> {
+    fn read(action: &'a Action) -> Result<Self, PolicyVerdict> {
+        let (host, port) = destination(action)?;
+        let protocol = Protocol::of(text(action, "protocol"));
+        let request = match action.operation.as_str() {
+            "request" => Some(request(action, protocol)?),
+            _ => None,
+        };
+        Ok(Self {
+            host,
+            port,
+            protocol,
+            inspected: request.is_some() || port.is_none() || action.args.get("inspected") == Some(&Value::Bool(true)),
+            request,
+        })
+    }
+
+    fn question(&self) -> Question<'_> {
+        let request = self.request.as_ref().map(|(method, path, bytes)| Request {
+            method,
+            path,
+            bytes: *bytes,
+        });
+        Question {
+            port: self.port,
+            protocol: self.protocol,
+            request,
+        }
+    }
+}
+
+/// The method, path and size of a request.
+fn request(action: &Action, protocol: Protocol) -> Result<(&str, RequestPath, Option<u64>), PolicyVerdict> {
+    if !protocol.shows_requests() {
+        return Err(deny("stockade.operation", "a request is made over https or http"));
+    }
+    let method = text(action, "method").filter(|method| !method.is_empty());
+    let method = method.ok_or_else(|| deny("stockade.operation", "the request names no method"))?;
+    let target = text(action, "path").ok_or_else(|| deny("stockade.operation", "the request names no path"))?;
+    let path = match (method, target) {
+        ("OPTIONS", "*") => RequestPath::asterisk(),
+        _ => RequestPath::parse(target.split('?').next().unwrap_or_default())
+            .map_err(|error| deny("stockade.malformed", &format!("the path is malformed: {error}")))?,
+    };
+    let bytes = match action.args.get("bytes") {
+        None => None,
+        Some(bytes) => Some(
+            bytes
+                .as_u64()
+                .ok_or_else(|| deny("stockade.operation", "the request's size is no number"))?,
+        ),
+    };
+    Ok((method, path, bytes))
 }
 
 /// The host and port an egress action names.
@@ -186,10 +334,10 @@ fn destination(action: &Action) -> Result<(Host, Option<u16>), PolicyVerdict> {
         },
     };
     match (action.operation.as_str(), port) {
-        ("resolve", None) | ("connect", Some(_)) => Ok((host, port)),
+        ("resolve", None) | ("connect" | "request", Some(_)) => Ok((host, port)),
         _ => Err(deny(
             "stockade.operation",
-            "an egress action resolves a name or connects to a port",
+            "an egress action resolves a name, connects to a port or makes a request there",
         )),
     }
 }
@@ -209,10 +357,15 @@ fn refused_by_evidence(action: &Action, host: &Host, port: Option<u16>) -> Optio
         }
     }
     if let Some(authority) = action.args.get("authority") {
+        let default = if text(action, "protocol") == Some("https") {
+            443
+        } else {
+            80
+        };
         let named = authority.as_str().and_then(|text| host_and_port(text).ok());
         if named
             .as_ref()
-            .is_some_and(|(_, own)| own.unwrap_or(80) != port.unwrap_or(80))
+            .is_some_and(|(_, own)| own.unwrap_or(default) != port.unwrap_or(default))
         {
             return Some(deny(
                 "stockade.name_mismatch",

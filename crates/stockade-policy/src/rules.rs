@@ -1,9 +1,9 @@
 //! An agent's rules, compiled: checked once, with host patterns in canonical form.
 
 use serde_json::Value;
-use stockade_domain::{Action, AgentSpec, PolicyVerdict, Rule, RuleMatch, RuleVerdict, Verdict};
+use stockade_domain::{Action, ActionKind, AgentSpec, PolicyVerdict, Rule, RuleMatch, RuleVerdict, Verdict};
 
-use crate::{host::Host, pattern, policy::PolicyError};
+use crate::{egress::Question, host::Host, pattern, policy::PolicyError};
 
 /// Rule ids that Stockade keeps for itself.
 const RESERVED: [&str; 3] = ["stockade.", "default.", "env."];
@@ -27,21 +27,97 @@ impl AgentRules {
     /// What the first matching rule says, if one matches.
     pub(crate) fn verdict(&self, action: &Action) -> Option<PolicyVerdict> {
         let host = action.args.get("host").and_then(Value::as_str).map(canonical);
-        self.verdict_for(action, host.as_deref())
+        let applies = |rule: &&Rule| applies(&rule.when, action, host.as_deref());
+        self.rules.iter().find(applies).map(said)
     }
 
-    /// The same for one of the hosts an action is about.
-    pub(crate) fn verdict_for(&self, action: &Action, host: Option<&str>) -> Option<PolicyVerdict> {
-        let rule = self.rules.iter().find(|rule| applies(&rule.when, action, host))?;
-        Some(PolicyVerdict {
-            verdict: match rule.verdict {
-                RuleVerdict::Allow => Verdict::Allow,
-                RuleVerdict::Ask => Verdict::Hold,
-                RuleVerdict::Deny => Verdict::Deny,
-            },
-            rule: rule.id.clone(),
-            reason: rule.reason.clone(),
-        })
+    /// What the rules say to one of the hosts an egress action is about.
+    pub(crate) fn narrow(&self, operation: &str, host: &str, question: &Question<'_>) -> Narrowed {
+        let mut waiting = false;
+        for rule in &self.rules {
+            match fits(&rule.when, operation, host, question) {
+                Fit::No => {}
+                Fit::Yes if rule.verdict != RuleVerdict::Deny && waiting => return Narrowed::Request,
+                Fit::Yes => return Narrowed::Said(said(rule)),
+                // While a name is looked up nothing is refused that may be allowed later.
+                Fit::Perhaps if question.port.is_none() && rule.verdict == RuleVerdict::Deny => {}
+                Fit::Perhaps if question.port.is_none() => return Narrowed::Silent,
+                Fit::Perhaps if rule.verdict == RuleVerdict::Deny => waiting = true,
+                Fit::Perhaps => return Narrowed::Request,
+            }
+        }
+        if waiting { Narrowed::Request } else { Narrowed::Silent }
+    }
+}
+
+/// What an agent's rules say to an egress action.
+#[derive(Debug)]
+pub(crate) enum Narrowed {
+    /// Nothing; the environment's answer stands.
+    Silent,
+    /// This.
+    Said(PolicyVerdict),
+    /// Only a request can tell.
+    Request,
+}
+
+enum Fit {
+    Yes,
+    Perhaps,
+    No,
+}
+
+fn said(rule: &Rule) -> PolicyVerdict {
+    PolicyVerdict {
+        verdict: match rule.verdict {
+            RuleVerdict::Allow => Verdict::Allow,
+            RuleVerdict::Ask => Verdict::Hold,
+            RuleVerdict::Deny => Verdict::Deny,
+        },
+        rule: rule.id.clone(),
+        reason: rule.reason.clone(),
+    }
+}
+
+/// Whether a rule is about an egress action, as far as that is known.
+fn fits(when: &RuleMatch, operation: &str, host: &str, question: &Question<'_>) -> Fit {
+    let other_kind = when.kind.is_some_and(|kind| kind != ActionKind::Egress);
+    let other_host = when
+        .host
+        .as_deref()
+        .is_some_and(|pattern| !pattern::matches(pattern, host));
+    let port_differs = question.port.is_some() && when.port.is_some() && when.port != question.port;
+    if other_kind || other_host || port_differs || when.command.is_some() {
+        return Fit::No;
+    }
+    let looks_at_requests = when.path.is_some() || when.method.is_some();
+    // Without a host or kind it is a rule about files and tools.
+    if looks_at_requests && when.kind.is_none() && when.host.is_none() {
+        return Fit::No;
+    }
+    let step = if looks_at_requests { "request" } else { operation };
+    if when
+        .tool
+        .as_deref()
+        .is_some_and(|pattern| !pattern::matches(pattern, step))
+    {
+        return Fit::No;
+    }
+    match (&question.request, looks_at_requests) {
+        (None, true) => Fit::Perhaps,
+        (None, false) if question.port.is_none() && when.port.is_some() => Fit::Perhaps,
+        (_, false) => Fit::Yes,
+        (Some(request), true) => {
+            let method = when
+                .method
+                .as_deref()
+                .is_none_or(|own| own.eq_ignore_ascii_case(request.method));
+            let path = when
+                .path
+                .as_deref()
+                .is_none_or(|pattern| pattern::matches(pattern, request.path.as_str()));
+            if method && path { Fit::Yes } else { Fit::No }
+        }
     }
 }
 
@@ -59,6 +135,9 @@ fn checked(rule: &Rule) -> Result<Rule, String> {
     }
     if rule.when == RuleMatch::default() {
         return Err("it matches everything; name a kind, tool, path, command or host ('*' is allowed)".to_owned());
+    }
+    if rule.when.port == Some(0) {
+        return Err("a port is a number from 1 to 65535".to_owned());
     }
     let host = rule.when.host.as_deref().map(host_pattern).transpose()?;
     Ok(Rule {
@@ -107,4 +186,8 @@ fn applies(when: &RuleMatch, action: &Action, host: Option<&str>) -> bool {
         && fits(&when.path, text("path"))
         && fits(&when.command, text("command"))
         && fits(&when.host, host)
+        && when
+            .port
+            .is_none_or(|port| action.args.get("port").and_then(Value::as_u64) == Some(u64::from(port)))
+        && fits(&when.method, text("method"))
 }

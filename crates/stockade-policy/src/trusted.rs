@@ -12,7 +12,7 @@
 //! The list has a version; it and every entry are part of a policy's digest.
 
 /// Version of the list; changes with every entry.
-pub const TRUSTED_VERSION: &str = "2026-11.1";
+pub const TRUSTED_VERSION: &str = "2026-11.2";
 
 /// Hosts for one purpose.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +55,7 @@ pub const TRUSTED: &[Category] = &[
         name: "Python",
         domains: &[
             "pypi.org",
-            "*.pythonhosted.org",
+            "files.pythonhosted.org",
             "bootstrap.pypa.io",
             "www.python.org",
             "repo.anaconda.com",
@@ -168,3 +168,7 @@ pub const TRUSTED: &[Category] = &[
 pub fn trusted_domains() -> impl Iterator<Item = &'static str> {
     TRUSTED.iter().flat_map(|category| category.domains.iter().copied())
 }
+
+#[cfg(test)]
+#[path = "trusted_tests.rs"]
+mod tests;

@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use serde_json::Value;
 use stockade_domain::{
-    EventType, Failure, RunId,
-    receipt::{self, Statement},
+    Failure, RunId,
+    receipt::{self, Evidence, Statement},
 };
 use stockade_ports::{Store, StoreError};
 
@@ -33,8 +32,8 @@ pub(crate) async fn seal(store: &dyn Store, key: &SigningKey, id: RunId) -> Resu
     let actions = store.actions(id).await.map_err(failed)?;
     let mut approvals = store.approvals(None, Some(id), None, u32::MAX).await.map_err(failed)?;
     approvals.reverse();
-    let sandboxes = sandboxes(store, id).await.map_err(failed)?;
-    let statement = Statement::new(run, actions, approvals, sandboxes);
+    let evidence = evidence(store, id).await.map_err(failed)?;
+    let statement = Statement::new(run, actions, approvals, evidence);
     let envelope = receipt::sign(&statement, key);
     store
         .put_artifact(id, RECEIPT, Bytes::from(envelope))
@@ -42,18 +41,14 @@ pub(crate) async fn seal(store: &dyn Store, key: &SigningKey, id: RunId) -> Resu
         .map_err(failed)
 }
 
-/// The data of every `sandbox.ready` event.
-async fn sandboxes(store: &dyn Store, id: RunId) -> Result<Vec<Value>, StoreError> {
-    let mut found = Vec::new();
+/// What stands in the run's events alone.
+async fn evidence(store: &dyn Store, id: RunId) -> Result<Evidence, StoreError> {
+    let mut evidence = Evidence::default();
     let mut after = 0;
     loop {
         let page = store.events(id, after, PAGE).await?;
-        let Some(last) = page.last() else { return Ok(found) };
+        let Some(last) = page.last() else { return Ok(evidence) };
         after = last.seq;
-        found.extend(
-            page.into_iter()
-                .filter(|e| e.kind == EventType::SandboxReady)
-                .map(|e| e.data),
-        );
+        page.into_iter().for_each(|event| evidence.take(event));
     }
 }

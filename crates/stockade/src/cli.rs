@@ -242,6 +242,44 @@ pub(crate) enum Env {
     List,
     /// One environment
     Show { name: String },
+    /// What an environment says to a URL, which rule says it, and why the others do not
+    Explain {
+        name: String,
+        /// https://…, http://…, or ssh://, postgres://, tls://, tcp:// with host and port
+        url: String,
+        /// Method of the request (default: GET)
+        #[arg(long, value_name = "METHOD")]
+        method: Option<String>,
+        /// Agent whose rules are laid over it (default: the configured one)
+        #[arg(long, value_name = "NAME|FILE")]
+        agent: Option<String>,
+    },
+    /// Print somebody else's access list as an environment of this configuration
+    Import(Import),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// An Open Envelope team, or an accessPolicy by itself
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "smokescreen",
+        conflicts_with = "smokescreen"
+    )]
+    pub(crate) open_envelope: Option<PathBuf>,
+    /// An access list of smokescreen
+    #[arg(long, value_name = "FILE")]
+    pub(crate) smokescreen: Option<PathBuf>,
+    /// The agent of the team
+    #[arg(long, value_name = "KEY", conflicts_with = "smokescreen")]
+    pub(crate) agent: Option<String>,
+    /// The role of the access list
+    #[arg(long, value_name = "NAME", conflicts_with = "open_envelope")]
+    pub(crate) role: Option<String>,
+    /// Another name for the environment
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::exit::Complaint;
 
@@ -49,11 +50,86 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T, 
     })
 }
 
+/// Writes data as a file that [`parse`] reads back: blocks for what has parts, one line for a
+/// list of scalars.
+pub(crate) fn write(value: &Value) -> String {
+    let mut text = String::new();
+    block(value, 0, &mut text);
+    text
+}
+
+fn block(value: &Value, depth: usize, text: &mut String) {
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (key, value) in fields {
+                text.push_str(&format!("{indent}{}:", scalar(&Value::String(key.clone()))));
+                below(value, depth + 1, text);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for item in items {
+                let mut inner = String::new();
+                block(item, depth + 1, &mut inner);
+                // The dash takes the place of the first line's indentation.
+                text.push_str(&format!("{indent}- {}", inner.trim_start()));
+            }
+        }
+        other => text.push_str(&format!("{indent}{}\n", scalar(other))),
+    }
+}
+
+fn below(value: &Value, depth: usize, text: &mut String) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            text.push('\n');
+            block(value, depth, text);
+        }
+        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
+            text.push('\n');
+            block(value, depth, text);
+        }
+        other => text.push_str(&format!(" {}\n", scalar(other))),
+    }
+}
+
+/// Words stand as they are, everything else as JSON, which is YAML too.
+fn scalar(value: &Value) -> String {
+    let plain = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'))
+            && !matches!(
+                text.to_ascii_lowercase().as_str(),
+                "true" | "false" | "null" | "yes" | "no" | "on" | "off" | "y" | "n"
+            )
+    };
+    match value {
+        Value::String(text) if plain(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(scalar).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use stockade_domain::AgentSpec;
 
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let value = serde_json::json!({
+            "environments": [
+                { "name": "a-b", "hosts": ["*.x.com", "no", "yes.com"], "empty": [], "none": {}, "deep": [[1, 2], [{ "k": "v: #x" }]] },
+                { "reason": "two\nlines \"quoted\" \u{e9}\u{7f}", "n": 5, "t": true, "z": null, "1": "1", "e": "1e3", "true": "true" },
+            ],
+        });
+        let text = write(&value);
+        assert_eq!(parse::<Value>(&text, "x").unwrap(), value, "{text}");
+        assert!(text.starts_with("environments:\n  - name: a-b\n    hosts: ["), "{text}");
+    }
 
     #[test]
     fn a_mistake_is_named_with_line_and_column() {

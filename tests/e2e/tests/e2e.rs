@@ -12,6 +12,7 @@ mod bad_requests;
 mod canary;
 mod crash;
 mod demo;
+mod egress_rules;
 mod file_policy;
 mod images;
 mod limits;

@@ -4,6 +4,7 @@ mod gate;
 mod gateway;
 mod helper;
 mod http;
+mod policy;
 mod report;
 mod sandbox;
 mod soak;
@@ -58,6 +59,11 @@ const BENCHES: &[Bench] = &[
         name: "gate",
         about: "admit and settle on a real store: latency and rate",
         run: gate::run,
+    },
+    Bench {
+        name: "policy",
+        about: "a verdict with ten thousand egress rules, beside one with ten",
+        run: policy::run,
     },
     Bench {
         name: "gateway",

@@ -90,8 +90,11 @@ impl Report {
             let Stats { n, median, p90, min } = row.stats;
             let _ = writeln!(
                 out,
-                "| {} | {n} | {median:.2} | {p90:.2} | {min:.2} | {ratio} |",
-                row.what
+                "| {} | {n} | {} | {} | {} | {ratio} |",
+                row.what,
+                shown(median),
+                shown(p90),
+                shown(min)
             );
         }
         if !self.rates.is_empty() {
@@ -104,6 +107,15 @@ impl Report {
             let _ = writeln!(out, "\n{note}");
         }
         out
+    }
+}
+
+/// Milliseconds; what takes microseconds with as many digits as that needs.
+fn shown(milliseconds: f64) -> String {
+    if milliseconds > 0.0 && milliseconds < 0.05 {
+        format!("{milliseconds:.4}")
+    } else {
+        format!("{milliseconds:.2}")
     }
 }
 

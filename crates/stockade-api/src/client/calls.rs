@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use reqwest::Method;
 use serde_json::Value;
-use stockade_domain::{Approval, ApprovalId, ApprovalState, Event, RunId, RunState, TaskId, TokenId};
+use stockade_domain::{Approval, ApprovalId, ApprovalState, Event, Explanation, RunId, RunState, TaskId, TokenId};
 
 use super::{Client, ClientError};
 use crate::v1::{
@@ -160,6 +160,21 @@ impl Client {
     /// `GET /v1/environments`.
     pub async fn environments(&self) -> Result<Page<EnvironmentItem>, ClientError> {
         self.get(&["v1", "environments"], &[]).await
+    }
+
+    /// `GET /v1/environments/{name}/explain`: what the environment, under the default agent or
+    /// that one, says to a URL.
+    pub async fn explain(
+        &self,
+        environment: &str,
+        url: &str,
+        method: Option<&str>,
+        agent: Option<&str>,
+    ) -> Result<Explanation, ClientError> {
+        let mut query = vec![("url", url.to_owned())];
+        query.extend(method.map(|method| ("method", method.to_owned())));
+        query.extend(agent.map(|agent| ("agent", agent.to_owned())));
+        self.get(&["v1", "environments", environment, "explain"], &query).await
     }
 
     /// `POST /v1/tokens`. The answer is the only place that ever tells the secret.

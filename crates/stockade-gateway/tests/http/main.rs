@@ -4,6 +4,7 @@ mod approvals;
 mod creating;
 mod edge;
 mod events;
+mod explaining;
 mod harness;
 mod identity;
 mod problems;

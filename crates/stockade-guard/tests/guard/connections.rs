@@ -167,7 +167,7 @@ async fn an_exception_opens_its_range() {
     drop(stream);
     assert_eq!(
         rig.settled(1).await[0]["details"]["address_exception"],
-        json!("the lab")
+        json!("10.1.0.0/16: the lab")
     );
 }
 

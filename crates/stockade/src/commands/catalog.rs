@@ -6,6 +6,7 @@ use serde_json::json;
 use stockade_domain::{AgentKind, AgentSpec, Environment};
 use stockade_policy::Policy;
 
+use super::{explain, import};
 use crate::{
     cli::{Agent, Config, Env},
     exit::{Complaint, Exit, Outcome},
@@ -28,22 +29,36 @@ pub(crate) fn environments(command: Env, settings: &Settings, json: bool) -> Out
                     e.name.clone(),
                     level(e),
                     e.domains.len().to_string(),
+                    e.egress.len().to_string(),
                     e.image.clone(),
                     mark.to_owned(),
                 ]
             });
-            table::print(&["NAME", "NETWORK", "DOMAINS", "IMAGE", ""], &rows.collect::<Vec<_>>());
+            table::print(
+                &["NAME", "NETWORK", "DOMAINS", "RULES", "IMAGE", ""],
+                &rows.collect::<Vec<_>>(),
+            );
         }
         Env::Show { name } => {
-            let found = settings.environments.iter().find(|e| e.name == name);
-            let environment = found.ok_or_else(|| {
-                let known: Vec<&str> = settings.environments.iter().map(|e| e.name.as_str()).collect();
-                Complaint::usage(format!("unknown environment '{name}'")).hint(format!("known: {}", known.join(", ")))
-            })?;
-            terminal::json(environment)?;
+            terminal::json(environment(settings, &name)?)?;
         }
+        Env::Explain {
+            name,
+            url,
+            method,
+            agent,
+        } => return explain::execute(settings, &name, &url, method.as_deref(), agent.as_deref(), json),
+        Env::Import(options) => return import::execute(&options, json),
     }
     Ok(Exit::Done)
+}
+
+/// An environment of the configuration.
+pub(crate) fn environment<'a>(settings: &'a Settings, name: &str) -> Result<&'a Environment, Complaint> {
+    settings.environments.iter().find(|e| e.name == name).ok_or_else(|| {
+        let known: Vec<&str> = settings.environments.iter().map(|e| e.name.as_str()).collect();
+        Complaint::usage(format!("unknown environment '{name}'")).hint(format!("known: {}", known.join(", ")))
+    })
 }
 
 fn level(environment: &Environment) -> String {
@@ -112,11 +127,12 @@ pub(crate) fn missing(agent: &AgentSpec, settings: &Settings) -> Option<stockade
 pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outcome {
     let Config::Check = command;
     let agents = wiring::agents(settings)?;
-    let mut files = BTreeMap::new();
+    let (mut files, mut egress) = (BTreeMap::new(), BTreeMap::new());
     for environment in &settings.environments {
         for agent in agents.values() {
             let policy = Policy::compile(agent, environment).map_err(|e| Complaint::usage(e.to_string()))?;
             files.insert(&environment.name, policy.files().explain());
+            egress.insert(&environment.name, policy.egress().explain());
         }
     }
     for (what, name, known) in [
@@ -146,6 +162,7 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
     if json {
         let mut summary = summary;
         summary["files"] = json!(files);
+        summary["egress"] = json!(egress);
         terminal::json(&summary)?;
     } else {
         out(&format!("{} configuration", style::good("ok")));
@@ -155,9 +172,11 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
                 value.as_str().map_or_else(|| value.to_string(), str::to_owned)
             ));
         }
-        for (environment, rules) in &files {
-            out(&format!("  files of environment '{environment}'"));
-            rules.iter().for_each(|rule| out(&format!("    {rule}")));
+        for (what, lists) in [("egress", &egress), ("files", &files)] {
+            for (environment, rules) in lists {
+                out(&format!("  {what} of environment '{environment}'"));
+                rules.iter().for_each(|rule| out(&format!("    {rule}")));
+            }
         }
     }
     Ok(Exit::Done)

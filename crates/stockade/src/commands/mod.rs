@@ -4,6 +4,8 @@ mod approvals;
 mod catalog;
 mod demo;
 mod doctor;
+mod explain;
+mod import;
 mod receipt;
 mod redteam;
 mod run;

@@ -180,6 +180,14 @@ pub(crate) fn print(statement: &Statement) {
         predicate.destinations.len() - refused,
         predicate.files.len()
     ));
+    for exception in &predicate.address_exceptions {
+        out(&format!(
+            "special addresses {} were open to {} connections: {}",
+            style::clean(&exception.cidr),
+            exception.connections,
+            style::line(&exception.reason, 60)
+        ));
+    }
     for approval in &predicate.approvals {
         let by = approval.decided_by.as_deref().unwrap_or("nobody");
         out(&format!(
