@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 use stockade_domain::{Action, ActionKind};
 use stockade_policy::{Fault, Host, Protocol};
 
+use crate::inspection::RequestLine;
+
 /// Longest piece of text from inside the sandbox that goes into an action.
 const MAX_TEXT: usize = 255;
 
@@ -18,6 +20,25 @@ pub(crate) fn connect(host: &Host, port: u16, protocol: Protocol) -> Action {
         operation: "connect".to_owned(),
         target,
         args: json!({ "host": host.to_string(), "port": port, "protocol": protocol.as_str() }),
+    }
+}
+
+/// A request inside a connection. The query stays out: it may hold what no record should.
+pub(crate) fn request(line: &RequestLine<'_>) -> Action {
+    let protocol = if line.secure { "https" } else { "http" };
+    let host = match line.host {
+        Host::Address(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+        other => other.to_string(),
+    };
+    let target = format!("{} {protocol}://{host}:{}{}", line.method, line.port, line.path);
+    Action {
+        kind: ActionKind::Egress,
+        operation: "request".to_owned(),
+        target: clipped(&target),
+        args: json!({
+            "host": line.host.to_string(), "port": line.port, "protocol": protocol,
+            "method": clipped(line.method), "path": clipped(line.path),
+        }),
     }
 }
 

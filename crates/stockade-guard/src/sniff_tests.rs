@@ -26,15 +26,16 @@ fn whole(bytes: &[u8]) -> Option<Opening> {
 #[test]
 fn a_client_hello_names_its_server() {
     let bytes = client_hello("a.example.com");
-    let expected = Opening::Tls {
+    let expected = Opening::Tls(Hello {
         sni: Some("a.example.com".to_owned()),
-    };
+        ..Hello::default()
+    });
     assert_eq!(whole(&bytes), Some(expected));
     for cut in [1, 2, 5, 6, 40, bytes.len() - 1] {
         assert_eq!(whole(&bytes[..cut]), None, "cut at {cut}");
     }
     // Addresses are not sent in SNI.
-    assert_eq!(whole(&client_hello("192.0.2.1")), Some(Opening::Tls { sni: None }));
+    assert_eq!(whole(&client_hello("192.0.2.1")), Some(Opening::Tls(Hello::default())));
 }
 
 #[test]
@@ -46,9 +47,10 @@ fn a_client_hello_in_many_records_is_read_too() {
         split.extend_from_slice(&u16::try_from(piece.len()).unwrap().to_be_bytes());
         split.extend_from_slice(piece);
     }
-    let expected = Opening::Tls {
+    let expected = Opening::Tls(Hello {
         sni: Some("a.example.com".to_owned()),
-    };
+        ..Hello::default()
+    });
     assert_eq!(whole(&split), Some(expected));
 }
 

@@ -5,18 +5,18 @@ use super::*;
 
 /// Feeds bytes in pieces; gives back what passed and the fault.
 async fn run(input: &[u8], piece: usize) -> (Vec<u8>, Option<Fault>) {
-    let seen = Seen::default();
+    let valve = Arc::<Valve>::default();
     let mut builder = Vec::new();
     for chunk in input.chunks(piece.max(1)) {
         builder.push(chunk.to_vec());
     }
-    let mut filter = Filter::new(Pieces(builder.into()), BytesMut::new(), 4096, Arc::clone(&seen));
+    let mut filter = Filter::new(Pieces(builder.into()), BytesMut::new(), 4096, Arc::clone(&valve));
     let mut passed = Vec::new();
     let mut space = [0; 512];
     while let Ok(length @ 1..) = filter.read(&mut space).await {
         passed.extend_from_slice(&space[..length]);
     }
-    (passed, seen.get().copied())
+    (passed, valve.fault())
 }
 
 struct Pieces(std::collections::VecDeque<Vec<u8>>);

@@ -1,0 +1,57 @@
+//! Which connections are opened, and what is said to the requests inside.
+//!
+//! The rules of an environment are the policy's; this is the seam between them and the Guard.
+//! [`ByPolicy`] is what the Guard uses by itself.
+
+use stockade_domain::PolicyVerdict;
+use stockade_policy::{Host, Policy};
+
+/// A request as it stood in the sandbox's connection, its host in canonical form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLine<'a> {
+    /// The one host that DNS answer, server name, certificate and authority agree on.
+    pub host: &'a Host,
+    /// The port of the connection.
+    pub port: u16,
+    /// Whether it came through TLS.
+    pub secure: bool,
+    /// The method as sent.
+    pub method: &'a str,
+    /// The path as sent, without the query.
+    pub path: &'a str,
+    /// The query as sent, without the question mark.
+    pub query: Option<&'a str>,
+}
+
+/// Says what has to be inspected and judges what is seen then.
+pub trait Inspector: Send + Sync {
+    /// Whether any destination of this policy needs inspection. Where none does, the run gets no
+    /// certificate authority.
+    fn any(&self, policy: &Policy) -> bool;
+
+    /// The rule that needs the requests to this destination to be read, if one does. Traffic to
+    /// it that cannot be read is then refused.
+    fn needs(&self, policy: &Policy, host: &Host, port: u16) -> Option<String>;
+
+    /// What the rules say to one request beyond what they said to its connection; `None` when
+    /// nothing. A request that is held waits as its own action.
+    fn judge(&self, policy: &Policy, request: &RequestLine<'_>) -> Option<PolicyVerdict>;
+}
+
+/// The policy as it is: it judges connections, and nothing in it needs a request to be read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ByPolicy;
+
+impl Inspector for ByPolicy {
+    fn any(&self, _: &Policy) -> bool {
+        false
+    }
+
+    fn needs(&self, _: &Policy, _: &Host, _: u16) -> Option<String> {
+        None
+    }
+
+    fn judge(&self, _: &Policy, _: &RequestLine<'_>) -> Option<PolicyVerdict> {
+        None
+    }
+}
