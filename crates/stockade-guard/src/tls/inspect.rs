@@ -82,6 +82,10 @@ pub(crate) async fn serve(asked: Inspected, stream: TcpStream, buffer: BytesMut,
             return reset(stream);
         }
     };
+    if !asked.takes(alpn) {
+        let reason = format!("{} does not speak the version of HTTP that the client insists on", asked.name);
+        return asked.give_up(stream, opened, "stockade.inspection", reason).await;
+    }
     let action = opened.action().clone();
     opened.note("alpn", json!(String::from_utf8_lossy(alpn.id())));
     let idle = Arc::new(Meter::new());
@@ -111,6 +115,11 @@ impl Inspected {
     fn offers_http(&self) -> bool {
         let ids = [Alpn::Http1.id(), Alpn::Http2.id()];
         self.hello.alpn.is_empty() || self.hello.alpn.iter().any(|offered| ids.contains(&offered.as_slice()))
+    }
+
+    /// Whether the client speaks what the server chose.
+    fn takes(&self, alpn: Alpn) -> bool {
+        self.hello.alpn.is_empty() || self.hello.alpn.iter().any(|offered| offered == alpn.id())
     }
 
     async fn give_up(&self, stream: TcpStream, opened: Opened, rule: &str, reason: String) {

@@ -35,7 +35,9 @@ impl Broker for Token {
     }
 
     async fn response(&self, _: &Leaving<'_>, mut response: InternalResponse) -> InternalResponse {
-        response.headers_mut().insert("x-scrubbed", HeaderValue::from_static("yes"));
+        response
+            .headers_mut()
+            .insert("x-scrubbed", HeaderValue::from_static("yes"));
         response
     }
 }
@@ -68,9 +70,15 @@ async fn what_the_broker_withholds_or_would_turn_elsewhere_does_not_leave() {
     let world = world().await;
     let mut sender = world.http2().await;
     let (status, problem) = read(sender.send_request(to("/withheld"))).await;
-    assert!(status == StatusCode::FORBIDDEN && problem.contains("broker.path"), "{problem}");
+    assert!(
+        status == StatusCode::FORBIDDEN && problem.contains("broker.path"),
+        "{problem}"
+    );
     let (status, problem) = read(sender.send_request(to("/elsewhere"))).await;
-    assert!(status == StatusCode::FORBIDDEN && problem.contains("stockade.broker"), "{problem}");
+    assert!(
+        status == StatusCode::FORBIDDEN && problem.contains("stockade.broker"),
+        "{problem}"
+    );
     assert!(world.origin.seen().is_empty());
     assert_eq!(
         world.rig.denied().await,

@@ -42,7 +42,9 @@ async fn a_denied_request_is_answered_while_others_go_on() {
     let body = StreamBody::new(futures::stream::unfold(fed, |mut fed| async {
         fed.recv().await.map(|bytes| (Ok(Frame::data(bytes)), fed))
     }));
-    let post = Request::post("https://a.example.com/echo").body(Body::new(body)).unwrap();
+    let post = Request::post("https://a.example.com/echo")
+        .body(Body::new(body))
+        .unwrap();
     let response = timeout(SOON, sender.send_request(post)).await.unwrap().unwrap();
     let mut echo = response.into_body();
 
@@ -66,7 +68,10 @@ async fn a_denied_request_is_answered_while_others_go_on() {
     let event = world.rig.events().await;
     let event = event.iter().find(|e| e.kind == EventType::EgressDenied).unwrap();
     assert_eq!(event.data["args"]["method"], "GET");
-    assert!(!event.data.to_string().contains("token"), "the query is not written down");
+    assert!(
+        !event.data.to_string().contains("token"),
+        "the query is not written down"
+    );
 }
 
 #[tokio::test]
@@ -99,7 +104,9 @@ async fn large_bodies_stream_and_a_slow_reader_holds_only_itself_up() {
     // What nobody reads is not taken from the server: far less than its sixteen MiB came.
     let (status, _) = read(sender.send_request(to("/head"))).await;
     assert_eq!(status, StatusCode::OK);
-    let post = Request::post("https://a.example.com/count").body(whole(vec![1; 5 << 20])).unwrap();
+    let post = Request::post("https://a.example.com/count")
+        .body(whole(vec![1; 5 << 20]))
+        .unwrap();
     assert_eq!(read(sender.send_request(post)).await.1, (5 << 20).to_string());
     let body = timeout(SOON, slow.into_body().collect()).await.unwrap().unwrap();
     assert_eq!(body.to_bytes().len(), 16 << 20);
@@ -141,7 +148,10 @@ async fn a_tunnel_inside_http2_is_refused() {
     let answered = timeout(SOON, sender.send_request(connect)).await.unwrap();
     let status = answered.map(|response| response.status());
     assert!(matches!(status, Ok(StatusCode::BAD_REQUEST)), "{status:?}");
-    assert_eq!(world.rig.denied().await, ["connect a.example.com:443 stockade.connect_method"]);
+    assert_eq!(
+        world.rig.denied().await,
+        ["connect a.example.com:443 stockade.connect_method"]
+    );
     assert_eq!(read(sender.send_request(to("/fine"))).await.0, StatusCode::OK);
 }
 

@@ -2,6 +2,8 @@
 //! authority, and rules about paths.
 
 mod broker;
+mod clients;
+mod ech;
 mod http1;
 mod http2;
 mod origin;
@@ -118,10 +120,9 @@ impl World {
             .await
             .unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
+        let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         sender
     }

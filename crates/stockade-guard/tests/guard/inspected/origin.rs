@@ -120,8 +120,7 @@ impl Origin {
             let own = self.clone();
             async move { Ok::<_, Infallible>(own.answer(request).await) }
         });
-        let connection =
-            http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+        let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
         let _ = connection.await;
     }
 
@@ -224,6 +223,7 @@ fn socket(mut request: Request<Incoming>) -> Response<Body> {
         while let Ok(length @ 1..) = stream.read(&mut buffer).await {
             stream.write_all(&buffer[..length]).await.unwrap();
         }
+        let _ = stream.shutdown().await;
     });
     response
 }

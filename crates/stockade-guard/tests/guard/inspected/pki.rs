@@ -22,6 +22,9 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Two authorities have two names.
+        let name = format!("tests {}", uuid::Uuid::new_v4());
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let root = params.self_signed(&key).unwrap().der().clone();
         Self {
             issuer: Issuer::new(params, key),

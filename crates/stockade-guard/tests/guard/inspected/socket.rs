@@ -24,7 +24,10 @@ fn asking(path: &str) -> Request<Body> {
 
 /// Asks for a socket, and talks over it.
 async fn converse(mut sender: hyper::client::conn::http1::SendRequest<Body>) {
-    let mut response = timeout(SOON, sender.send_request(asking("/ws"))).await.unwrap().unwrap();
+    let mut response = timeout(SOON, sender.send_request(asking("/ws")))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(response.headers()["sec-websocket-accept"], "tested");
     let mut socket = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
@@ -38,6 +41,9 @@ async fn converse(mut sender: hyper::client::conn::http1::SendRequest<Body>) {
         timeout(SOON, socket.read_exact(&mut echo)).await.unwrap().unwrap();
         assert_eq!(echo, words);
     }
+    socket.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).await.unwrap();
 }
 
 #[tokio::test]
@@ -47,7 +53,10 @@ async fn a_socket_inside_tls_echoes() {
     let settled = world.rig.settled(1).await.remove(0);
     let details = &settled["details"];
     assert_eq!(details["websocket"], true);
-    assert!(details["bytes_up"].as_u64() > Some(30) && details["ended"] == "closed", "{details}");
+    assert!(
+        details["bytes_up"].as_u64() > Some(30) && details["ended"] == "closed",
+        "{details}"
+    );
 }
 
 #[tokio::test]
@@ -56,7 +65,9 @@ async fn a_socket_in_the_clear_echoes() {
     let origin = Setup::plain().start().await;
     rig.host("a.example.com", "93.184.216.34", 80, origin.address);
     let stream = rig.connect_to("a.example.com", 80).await;
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(connection.with_upgrades());
     converse(sender).await;
     assert_eq!(rig.settled(1).await[0]["details"]["websocket"], true);
@@ -66,7 +77,10 @@ async fn a_socket_in_the_clear_echoes() {
 async fn a_socket_to_a_denied_path_is_refused() {
     let world = World::new().await;
     let mut sender = world.http1().await;
-    let response = timeout(SOON, sender.send_request(asking("/denied"))).await.unwrap().unwrap();
+    let response = timeout(SOON, sender.send_request(asking("/denied")))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert!(world.origin.seen().is_empty());
 }
