@@ -4,8 +4,6 @@ use serde_json::{Value, json};
 use stockade_domain::{Action, ActionKind};
 use stockade_policy::{Fault, Host, Protocol};
 
-use crate::inspection::RequestLine;
-
 /// Longest piece of text from inside the sandbox that goes into an action.
 const MAX_TEXT: usize = 255;
 
@@ -23,23 +21,9 @@ pub(crate) fn connect(host: &Host, port: u16, protocol: Protocol) -> Action {
     }
 }
 
-/// A request inside a connection. The query stays out: it may hold what no record should.
-pub(crate) fn request(line: &RequestLine<'_>) -> Action {
-    let protocol = if line.secure { "https" } else { "http" };
-    let host = match line.host {
-        Host::Address(std::net::IpAddr::V6(address)) => format!("[{address}]"),
-        other => other.to_string(),
-    };
-    let target = format!("{} {protocol}://{host}:{}{}", line.method, line.port, line.path);
-    Action {
-        kind: ActionKind::Egress,
-        operation: "request".to_owned(),
-        target: clipped(&target),
-        args: json!({
-            "host": line.host.to_string(), "port": line.port, "protocol": protocol,
-            "method": clipped(line.method), "path": clipped(line.path),
-        }),
-    }
+/// The same for a connection whose requests the Guard will ask about one by one.
+pub(crate) fn inspected(action: Action) -> Action {
+    with(action, "inspected", json!(true))
 }
 
 /// A look-up of a name as the client spelled it, or in canonical form.
@@ -71,7 +55,7 @@ pub(crate) fn faulty(action: Action, fault: Fault) -> Action {
 }
 
 /// Text from inside the sandbox, bounded; what is cut off shows.
-fn clipped(text: &str) -> String {
+pub(crate) fn clipped(text: &str) -> String {
     if text.len() <= MAX_TEXT {
         return text.to_owned();
     }

@@ -151,7 +151,10 @@ impl Conversation {
 
     /// The refused action, where no first byte could make a difference.
     fn closed_whatever_is_spoken(&self) -> Option<Action> {
-        let (best, plain) = (self.connect(Protocol::Tls), self.connect(Protocol::Tcp));
+        let (mut best, plain) = (self.connect(Protocol::Tls), self.connect(Protocol::Tcp));
+        if self.session.needs_inspection(&self.host, self.port).is_some() {
+            best = ask::inspected(best);
+        }
         let policy = self.session.policy();
         let refused = policy.evaluate(&best);
         if refused.verdict != Verdict::Deny {
@@ -210,7 +213,7 @@ impl Conversation {
         let action = self.tls(&hello);
         match self.to_inspect(hello) {
             None => self.tunnel(stream, buffer, action).await,
-            Some(asked) => match self.opened(&stream, action).await {
+            Some(asked) => match self.opened(&stream, ask::inspected(action)).await {
                 Some(Ok(opened)) => Box::pin(tls::serve(asked, stream, buffer, opened)).await,
                 Some(Err(Shut::Refused(_))) => goodbye(stream, &ACCESS_DENIED).await,
                 Some(Err(Shut::Failed(_))) | None => reset(stream),
@@ -304,11 +307,14 @@ impl Conversation {
             }
             Opening::Tls(hello) => {
                 let action = self.tls(&hello);
-                if let Some(asked) = self.to_inspect(hello).filter(|_| !self.session.is_denied(&action)) {
-                    opened.keep(outer);
-                    return Box::pin(tls::serve(asked, stream, buffer, opened)).await;
+                match self.to_inspect(hello) {
+                    None => action,
+                    Some(asked) if !self.session.is_denied(&ask::inspected(action.clone())) => {
+                        opened.keep(outer);
+                        return Box::pin(tls::serve(asked, stream, buffer, opened)).await;
+                    }
+                    Some(_) => ask::inspected(action),
                 }
-                action
             }
             Opening::Faulty(fault) => ask::faulty(self.connect(Protocol::Tcp), fault),
         };

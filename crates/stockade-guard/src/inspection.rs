@@ -3,8 +3,11 @@
 //! The rules of an environment are the policy's; this is the seam between them and the Guard.
 //! [`ByPolicy`] is what the Guard uses by itself.
 
-use stockade_domain::PolicyVerdict;
+use serde_json::json;
+use stockade_domain::{Action, ActionKind, PolicyVerdict};
 use stockade_policy::{Host, Policy};
+
+use crate::ask;
 
 /// A request as it stood in the sandbox's connection, its host in canonical form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,42 @@ pub struct RequestLine<'a> {
     pub path: &'a str,
     /// The query as sent, without the question mark.
     pub query: Option<&'a str>,
+    /// Length of the content in bytes, where the request states it.
+    pub bytes: Option<u64>,
+}
+
+impl RequestLine<'_> {
+    /// The request as an action, whole: what a rule judges and a person is shown.
+    pub fn action(&self) -> Action {
+        let query = self.query.map(|query| format!("?{query}")).unwrap_or_default();
+        self.written(&format!("{}{query}", self.path))
+    }
+
+    /// The same for the record of a refusal, without the query: it may hold what no record should.
+    pub(crate) fn refused(&self) -> Action {
+        self.written(&ask::clipped(self.path))
+    }
+
+    fn written(&self, path: &str) -> Action {
+        let protocol = if self.secure { "https" } else { "http" };
+        let host = match self.host {
+            Host::Address(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+            other => other.to_string(),
+        };
+        let mut args = json!({
+            "host": self.host.to_string(), "port": self.port, "protocol": protocol,
+            "method": self.method, "path": path,
+        });
+        if let Some(bytes) = self.bytes {
+            args["bytes"] = json!(bytes);
+        }
+        Action {
+            kind: ActionKind::Egress,
+            operation: "request".to_owned(),
+            target: ask::clipped(&format!("{} {protocol}://{host}:{}{path}", self.method, self.port)),
+            args,
+        }
+    }
 }
 
 /// Says what has to be inspected and judges what is seen then.

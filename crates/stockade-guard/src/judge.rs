@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use http::Request;
+use http::{Request, header::CONTENT_LENGTH};
 use stockade_domain::{Amounts, Outcome, Verdict};
 use stockade_gate::{Admitted, kind};
-use stockade_policy::Fault;
+use stockade_policy::{Fault, Host};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -23,15 +23,21 @@ pub(crate) enum Granted {
     Held(Box<Admitted<kind::Egress>>),
 }
 
-/// Judges a request; one that is held waits for its person.
-pub(crate) async fn judge<B>(session: &Arc<Session>, pin: &Pin, request: &Request<B>) -> Result<Granted, Denial> {
+/// Judges a request for `host`; one that is held waits for its person.
+pub(crate) async fn judge<B>(
+    session: &Arc<Session>,
+    pin: &Pin,
+    host: &Host,
+    request: &Request<B>,
+) -> Result<Granted, Denial> {
     let line = RequestLine {
-        host: &pin.host,
+        host,
         port: pin.port,
         secure: pin.secure,
         method: request.method().as_str(),
         path: request.uri().path(),
         query: request.uri().query(),
+        bytes: stated_length(request),
     };
     let Some(verdict) = session.inspector.judge(session.policy(), &line) else {
         return Ok(Granted::Under);
@@ -39,10 +45,11 @@ pub(crate) async fn judge<B>(session: &Arc<Session>, pin: &Pin, request: &Reques
     if verdict.verdict == Verdict::Allow {
         return Ok(Granted::Under);
     }
-    let action = ask::request(&line);
     if verdict.verdict == Verdict::Deny {
-        return Err(session.refuse_because(action, &verdict.rule, &verdict.reason).await);
+        let refused = session.refuse_because(line.refused(), &verdict.rule, &verdict.reason);
+        return Err(refused.await);
     }
+    let action = line.action();
     let Ok(place) = Arc::clone(&session.waiting).try_acquire_owned() else {
         return Err(session.refuse(ask::faulty(action, Fault::TooManyWaiting)).await);
     };
@@ -71,4 +78,8 @@ pub(crate) async fn judge<B>(session: &Arc<Session>, pin: &Pin, request: &Reques
             reason: "the sandbox ended before a person decided".to_owned(),
         }),
     }
+}
+
+fn stated_length<B>(request: &Request<B>) -> Option<u64> {
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::ServerName};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 
@@ -131,4 +132,31 @@ async fn a_client_that_stops_half_way_is_faulty_and_nothing_read_is_lost() {
     let opening = sniff(&mut server, &mut buffer, patience()).await;
     assert_eq!(opening, Opening::Faulty(Fault::MalformedRequest));
     assert_eq!(&buffer[..], b"GET / HT");
+}
+
+proptest! {
+    /// No bytes make it fall over, and what it said to some it does not take back for more.
+    #[test]
+    fn any_bytes_are_something(bytes in proptest::collection::vec(any::<u8>(), 0..200), more in proptest::collection::vec(any::<u8>(), 0..50)) {
+        let said = whole(&bytes);
+        let longer = whole(&[bytes, more].concat());
+        if said.is_some() {
+            prop_assert_eq!(said, longer);
+        }
+    }
+
+    /// A ClientHello that was changed somewhere names the server it named, or another valid
+    /// name, or is refused; never something that is no name.
+    #[test]
+    fn a_changed_client_hello_never_names_what_is_no_name(at in 0_usize..300, byte: u8, cut in 0_usize..400) {
+        let mut bytes = client_hello("a.example.com");
+        if let Some(place) = bytes.get_mut(at) {
+            *place = byte;
+        }
+        bytes.truncate(cut);
+        if let Some(Opening::Tls(hello)) = whole(&bytes) {
+            let named = hello.sni.as_deref().map(stockade_policy::Host::parse);
+            prop_assert!(named.is_none_or(|host| host.is_ok_and(|host| host.name().is_some())), "{:?}", hello);
+        }
+    }
 }

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 use stockade_domain::Action;
-use stockade_policy::{Host, Protocol};
+use stockade_policy::{Host, Protocol, host_and_port};
 use stockade_ports::InternalBody;
 use tokio::sync::Mutex;
 
@@ -56,7 +56,10 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// For plain HTTP.
     pub(super) fn plain(session: Arc<Session>, host: Host, port: u16) -> Arc<Self> {
-        let action = ask::connect(&host, port, Protocol::Http);
+        let mut action = ask::connect(&host, port, Protocol::Http);
+        if session.needs_inspection(&host, port).is_some() {
+            action = ask::inspected(action);
+        }
         let pin = Pin::plain(host.clone(), port);
         Self::new(session, host, pin, action, Alpn::Http1, Arc::new(Meter::new()), None)
     }
@@ -115,18 +118,25 @@ impl Exchange {
     /// Answers one request.
     pub(super) async fn call(&self, request: Request<Incoming>) -> Answer {
         match check(&request, &self.pin) {
-            Ok(()) => self.judged(request, self.action()).await,
+            Ok(()) => self.judged(request, &self.pin.host, self.action()).await,
             Err(Stray::Fault(fault)) => {
                 let denial = self.session.refuse(ask::faulty(self.action(), fault)).await;
                 self.problem(StatusCode::BAD_REQUEST, &denial)
             }
             Err(Stray::Authority(authority)) => {
-                let action = ask::with(self.action(), "authority", json!(authority));
+                let action = ask::with(self.action(), "authority", json!(&authority));
                 // Behind a bare address stands any name that the policy lets out, as long as no
                 // server name was given; behind a name only itself.
-                let open = matches!(self.host, Host::Address(_)) && !self.pin.secure;
-                if open && !self.session.is_denied(&action) {
-                    return self.judged(request, action).await;
+                let bare = matches!(self.host, Host::Address(_)) && !self.pin.secure;
+                let named = host_and_port(&authority).ok().filter(|_| bare);
+                if let Some((name, _)) = named {
+                    let action = match self.session.needs_inspection(&name, self.pin.port) {
+                        Some(_) => ask::inspected(action.clone()),
+                        None => action.clone(),
+                    };
+                    if !self.session.is_denied(&action) {
+                        return self.judged(request, &name, action).await;
+                    }
                 }
                 let denial = self.session.refuse(action).await;
                 self.problem(StatusCode::FORBIDDEN, &denial)
@@ -134,9 +144,9 @@ impl Exchange {
         }
     }
 
-    /// A request that names whom it should.
-    async fn judged(&self, request: Request<Incoming>, action: Action) -> Answer {
-        let granted = match judge(&self.session, &self.pin, &request).await {
+    /// A request that names whom it should: `host`.
+    async fn judged(&self, request: Request<Incoming>, host: &Host, action: Action) -> Answer {
+        let granted = match judge(&self.session, &self.pin, host, &request).await {
             Ok(granted) => granted,
             Err(denial) => return self.problem(StatusCode::FORBIDDEN, &denial),
         };

@@ -8,7 +8,6 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -128,11 +127,11 @@ impl Authority {
 
     fn mint(&self, name: &Host, now: SystemTime) -> Result<Minted, Unsigned> {
         let mut params = CertificateParams::default();
-        // The subject stays empty of names longer than X.520 allows; clients read the SAN.
+        // Clients read the alternative name; a subject could not hold every name (X.520).
         params.distinguished_name = named("Stockade inspection");
         params.subject_alt_names = vec![match name {
             Host::Name(name) => SanType::DnsName(name.as_str().try_into()?),
-            Host::Address(address) => SanType::IpAddress(*address as IpAddr),
+            Host::Address(address) => SanType::IpAddress(*address),
         }];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

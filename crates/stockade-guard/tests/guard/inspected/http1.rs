@@ -1,9 +1,17 @@
 //! Inspected HTTP/1.1, and TLS versions.
 
-use http::{Request, StatusCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::sync::Arc;
 
-use super::{World, read, to_host, trusting, whole};
+use http::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use stockade_domain::NetworkLevel;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use super::{World, origin::Setup, pki::Pki, plan, read, to_host, trusting, whole};
+use crate::rig::SOON;
 
 #[tokio::test]
 async fn each_request_of_a_connection_is_judged() {
@@ -55,7 +63,10 @@ async fn the_client_gets_the_protocol_the_server_speaks() {
         .await
         .unwrap_err();
     assert!(error.contains("AccessDenied"), "{error}");
-    assert_eq!(world.rig.denied().await, ["connect a.example.com:443 stockade.inspection"]);
+    assert_eq!(
+        world.rig.denied().await,
+        ["connect a.example.com:443 stockade.inspection"]
+    );
 }
 
 #[tokio::test]
@@ -151,4 +162,78 @@ async fn requests_that_two_servers_could_read_differently_are_refused() {
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer).await;
     assert!(answer.contains("GET /head HTTP/1.1\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_the_server_closed_is_opened_anew_through_tls() {
+    let world = World::new().await;
+    let mut sender = world.http1().await;
+    for _ in 0..2 {
+        assert_eq!(read(sender.send_request(to_host("/bye"))).await.1, "bye");
+        timeout(SOON, sender.ready()).await.unwrap().unwrap();
+    }
+    assert_eq!(world.rig.internet.dialled().len(), 2);
+    let settled = world.rig.settled(1).await.remove(0);
+    assert_eq!(settled["details"]["requests"], 1);
+    assert_eq!(world.rig.allowed().await.len(), 2, "each connection is admitted");
+}
+
+#[tokio::test]
+async fn requests_in_the_clear_are_judged_too() {
+    let world = World::new().await;
+    let plain = Setup::plain().start().await;
+    world.rig.host("a.example.com", "93.184.216.34", 80, plain.address);
+    let stream = world.rig.connect_to("a.example.com", 80).await;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    assert_eq!(read(sender.send_request(to_host("/head"))).await.0, StatusCode::OK);
+    let (status, problem) = read(sender.send_request(to_host("/denied"))).await;
+    assert!(
+        status == StatusCode::FORBIDDEN && problem.contains("paths"),
+        "{problem}"
+    );
+    assert_eq!(plain.seen(), ["GET /head"]);
+    assert_eq!(
+        world.rig.denied().await,
+        ["request GET http://a.example.com:80/denied paths"]
+    );
+}
+
+#[tokio::test]
+async fn a_bare_address_is_no_way_around_the_rules_about_its_name() {
+    let pki = Pki::new();
+    let mut plan = plan(&pki);
+    plan.environment.network = NetworkLevel::Full;
+    plan.environment.acknowledge_full_network = true;
+    let world = World::of(plan, Setup::tls(pki.server(&["a.example.com"]))).await;
+    let plain = Setup::plain().start().await;
+    world.rig.host("a.example.com", "93.184.216.34", 80, plain.address);
+    let stream = world.rig.connect("93.184.216.34:80").await;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    assert_eq!(read(sender.send_request(to_host("/head"))).await.0, StatusCode::OK);
+    assert_eq!(
+        read(sender.send_request(to_host("/denied"))).await.0,
+        StatusCode::FORBIDDEN
+    );
+    assert_eq!(plain.seen(), ["GET /head"]);
+
+    let stream = world.rig.connect("93.184.216.34:443").await;
+    let name = rustls::pki_types::ServerName::try_from("a.example.com").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(world.client(&["http/1.1"])));
+    let stream = connector.connect(name, stream).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    assert_eq!(read(sender.send_request(to_host("/head"))).await.0, StatusCode::OK);
+    assert_eq!(
+        read(sender.send_request(to_host("/denied"))).await.0,
+        StatusCode::FORBIDDEN
+    );
+    assert_eq!(world.origin.seen(), ["GET /head"]);
 }

@@ -134,6 +134,13 @@ impl Origin {
                 text("both are here")
             }
             "/head" => text(&head(&request)),
+            "/bye" => {
+                let mut response = text("bye");
+                response
+                    .headers_mut()
+                    .insert("connection", HeaderValue::from_static("close"));
+                response
+            }
             "/never" => std::future::pending().await,
             "/large" => large(),
             "/count" => {
