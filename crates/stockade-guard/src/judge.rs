@@ -50,6 +50,7 @@ pub(crate) async fn judge<B>(
         return Err(refused.await);
     }
     let action = line.action();
+    let asked = action.clone();
     let Ok(place) = Arc::clone(&session.waiting).try_acquire_owned() else {
         return Err(session.refuse(ask::faulty(action, Fault::TooManyWaiting)).await);
     };
@@ -71,7 +72,14 @@ pub(crate) async fn judge<B>(
         }
     });
     match told.await {
-        Ok(Ok(admitted)) => Ok(Granted::Held(Box::new(admitted))),
+        Ok(Ok(admitted)) if admitted.action() == &asked => Ok(Granted::Held(Box::new(admitted))),
+        Ok(Ok(admitted)) => {
+            let error = "a request cannot be edited; approve or reject it as it is".to_owned();
+            let reason = error.clone();
+            settle(admitted, Outcome::Failed { error }, serde_json::json!({})).await;
+            let rule = verdict.rule;
+            Err(Denial { rule, reason })
+        }
         Ok(Err(denial)) => Err(denial),
         Err(_) => Err(Denial {
             rule: "stockade.gone".to_owned(),
