@@ -26,6 +26,11 @@ pub(crate) fn inspected(action: Action) -> Action {
     with(action, "inspected", json!(true))
 }
 
+/// Whether the Guard asks about the requests of a connection one by one.
+pub(crate) fn is_inspected(action: &Action) -> bool {
+    action.args["inspected"] == json!(true)
+}
+
 /// A look-up of a name as the client spelled it, or in canonical form.
 pub(crate) fn resolve(name: &str, question: &str) -> Action {
     let name = clipped(name);

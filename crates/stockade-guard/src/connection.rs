@@ -151,10 +151,7 @@ impl Conversation {
 
     /// The refused action, where no first byte could make a difference.
     fn closed_whatever_is_spoken(&self) -> Option<Action> {
-        let (mut best, plain) = (self.connect(Protocol::Tls), self.connect(Protocol::Tcp));
-        if self.session.needs_inspection(&self.host, self.port).is_some() {
-            best = ask::inspected(best);
-        }
+        let (best, plain) = (self.connect(Protocol::Tls), self.connect(Protocol::Tcp));
         let policy = self.session.policy();
         let refused = policy.evaluate(&best);
         if refused.verdict != Verdict::Deny {
@@ -187,8 +184,14 @@ impl Conversation {
         }
     }
 
+    /// The action of a connection, which says so where its requests will be read.
     fn connect(&self, protocol: Protocol) -> Action {
-        ask::connect(&self.host, self.port, protocol)
+        let action = ask::connect(&self.host, self.port, protocol);
+        let readable = matches!(protocol, Protocol::Tls | Protocol::Http);
+        if readable && self.session.needs_inspection(&self.host, self.port).is_some() {
+            return ask::inspected(action);
+        }
+        action
     }
 
     /// The action of a TLS connection; a server name that says more than the host is evidence.

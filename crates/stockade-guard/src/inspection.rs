@@ -69,11 +69,13 @@ pub trait Inspector: Send + Sync {
     fn any(&self, policy: &Policy) -> bool;
 
     /// The rule that needs the requests to this destination to be read, if one does. Traffic to
-    /// it that cannot be read is then refused.
+    /// it that cannot be read is then refused; a connection that will be read says so to the
+    /// policy (`args.inspected` of its action).
     fn needs(&self, policy: &Policy, host: &Host, port: u16) -> Option<String>;
 
-    /// What the rules say to one request beyond what they said to its connection; `None` when
-    /// nothing. A request that is held waits as its own action.
+    /// What the rules say to one request of a destination that [`Inspector::needs`] named, beyond
+    /// what they said to its connection; `None` when nothing. A request that is held waits as its
+    /// own action, [`RequestLine::action`].
     fn judge(&self, policy: &Policy, request: &RequestLine<'_>) -> Option<PolicyVerdict>;
 }
 

@@ -56,10 +56,7 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// For plain HTTP.
     pub(super) fn plain(session: Arc<Session>, host: Host, port: u16) -> Arc<Self> {
-        let mut action = ask::connect(&host, port, Protocol::Http);
-        if session.needs_inspection(&host, port).is_some() {
-            action = ask::inspected(action);
-        }
+        let action = read_where_needed(&session, &host, port, ask::connect(&host, port, Protocol::Http));
         let pin = Pin::plain(host.clone(), port);
         Self::new(session, host, pin, action, Alpn::Http1, Arc::new(Meter::new()), None)
     }
@@ -130,10 +127,7 @@ impl Exchange {
                 let bare = matches!(self.host, Host::Address(_)) && !self.pin.secure;
                 let named = host_and_port(&authority).ok().filter(|_| bare);
                 if let Some((name, _)) = named {
-                    let action = match self.session.needs_inspection(&name, self.pin.port) {
-                        Some(_) => ask::inspected(action.clone()),
-                        None => action.clone(),
-                    };
+                    let action = read_where_needed(&self.session, &name, self.pin.port, action.clone());
                     if !self.session.is_denied(&action) {
                         return self.judged(request, &name, action).await;
                     }
@@ -146,7 +140,13 @@ impl Exchange {
 
     /// A request that names whom it should: `host`.
     async fn judged(&self, request: Request<Incoming>, host: &Host, action: Action) -> Answer {
-        let granted = match judge(&self.session, &self.pin, host, &request).await {
+        let granted = if self.pin.secure || ask::is_inspected(&action) {
+            judge(&self.session, &self.pin, host, &request).await
+        } else {
+            // No rule looks at requests there: what was said to the connection holds for them.
+            Ok(Granted::Under)
+        };
+        let granted = match granted {
             Ok(granted) => granted,
             Err(denial) => return self.problem(StatusCode::FORBIDDEN, &denial),
         };
@@ -339,5 +339,13 @@ impl Exchange {
     /// A refusal in the client's own protocol; over HTTP/2 the other streams go on.
     fn problem(&self, status: StatusCode, denial: &Denial) -> Answer {
         problem(status, &denial.rule, &denial.reason, self.alpn == Alpn::Http1)
+    }
+}
+
+/// The action of a connection in the clear, which says so where its requests are judged.
+fn read_where_needed(session: &Session, host: &Host, port: u16, action: Action) -> Action {
+    match session.needs_inspection(host, port) {
+        Some(_) => ask::inspected(action),
+        None => action,
     }
 }
