@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use stockade_domain::{
-    Action, ActionId, ActionRecord, Amounts, Approval, ApprovalId, ApprovalState, NewEvent, Verdict,
+    Action, ActionId, ActionRecord, Amounts, Approval, ApprovalId, ApprovalState, NewEvent, PolicyVerdict, Verdict,
     admission::{AdmitDecision, AdmitRequest},
 };
 use stockade_ports::{Bus, Clock, Store, StoreError, Topic};
@@ -86,6 +86,21 @@ impl Gate {
         }
     }
 
+    /// Writes down that an action is refused for a reason its caller saw and the policy may not
+    /// know of. Whatever the verdict says, it is a no.
+    pub async fn refuse<K: Kind>(&self, scope: &Scope, action: Action, verdict: PolicyVerdict) -> Refusal {
+        let id = ActionId::from_uuid(self.shared.clock.uuid());
+        let verdict = PolicyVerdict {
+            verdict: Verdict::Deny,
+            ..verdict
+        };
+        match self.decide::<K>(scope, id, action, verdict, Amounts::ZERO).await {
+            Err(refusal) => refusal,
+            // No store lets through what is denied; were one to, nobody holds the admission.
+            Ok(_) => Refusal::Unrecorded(StoreError::Corrupt("a refused action was admitted".to_owned())),
+        }
+    }
+
     /// Begins a turn of the agent, counted against the budget.
     ///
     /// # Errors
@@ -138,6 +153,17 @@ impl Gate {
         reserve: Amounts,
     ) -> Result<Admission<K>, Refusal> {
         let policy = scope.policy().evaluate(&action);
+        self.decide(scope, id, action, policy, reserve).await
+    }
+
+    async fn decide<K: Kind>(
+        &self,
+        scope: &Scope,
+        id: ActionId,
+        action: Action,
+        policy: PolicyVerdict,
+        reserve: Amounts,
+    ) -> Result<Admission<K>, Refusal> {
         let request = AdmitRequest {
             id,
             run: scope.run(),

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use stockade_domain::{
-    Amounts, ApprovalDecision, ApprovalState, Decision, EventType, Outcome, RunState, TeamId, Verdict,
+    Amounts, ApprovalDecision, ApprovalState, Decision, EventType, Outcome, PolicyVerdict, RunState, TeamId, Verdict,
 };
 use stockade_gate::{Admission, Gate, Refusal, kind};
 use stockade_ports::Store;
@@ -52,6 +52,24 @@ async fn an_allowed_action_is_an_event_before_it_is_an_effect() {
         .await
         .unwrap();
     assert_eq!(i.count(EventType::ActionSettled).await, 1);
+}
+
+#[tokio::test]
+async fn what_a_caller_refuses_is_written_down_with_its_reason_whatever_the_policy_says() {
+    let i = Installation::start(&[]).await;
+    for verdict in [Verdict::Deny, Verdict::Allow, Verdict::Hold] {
+        let seen = PolicyVerdict {
+            verdict,
+            rule: "guard.saw".to_owned(),
+            reason: "the certificate has expired".to_owned(),
+        };
+        // The policy would let it through.
+        let refusal = i.gate.refuse::<kind::Tool>(&i.scope, bash("ls"), seen).await;
+        assert_eq!(refusal.rule(), "guard.saw");
+        assert!(refusal.to_string().contains("has expired"), "{refusal}");
+    }
+    assert_eq!(i.count(EventType::ActionDenied).await, 3);
+    assert_eq!(i.count(EventType::ActionAdmitted).await, 0);
 }
 
 #[tokio::test]

@@ -21,6 +21,16 @@ pub(crate) fn connect(host: &Host, port: u16, protocol: Protocol) -> Action {
     }
 }
 
+/// The same for a connection whose requests the Guard will ask about one by one.
+pub(crate) fn inspected(action: Action) -> Action {
+    with(action, "inspected", json!(true))
+}
+
+/// Whether the Guard asks about the requests of a connection one by one.
+pub(crate) fn is_inspected(action: &Action) -> bool {
+    action.args["inspected"] == json!(true)
+}
+
 /// A look-up of a name as the client spelled it, or in canonical form.
 pub(crate) fn resolve(name: &str, question: &str) -> Action {
     let name = clipped(name);
@@ -50,7 +60,7 @@ pub(crate) fn faulty(action: Action, fault: Fault) -> Action {
 }
 
 /// Text from inside the sandbox, bounded; what is cut off shows.
-fn clipped(text: &str) -> String {
+pub(crate) fn clipped(text: &str) -> String {
     if text.len() <= MAX_TEXT {
         return text.to_owned();
     }

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use rustls::pki_types::CertificateDer;
+
 /// Settings of the Guard; all limits are per run.
 #[derive(Debug, Clone)]
 pub struct GuardConfig {
@@ -30,6 +32,9 @@ pub struct GuardConfig {
     pub max_dns_per_second: u32,
     /// Largest HTTP request head, in bytes.
     pub max_header_bytes: usize,
+    /// Certificate authorities that inspected servers may be vouched for by, beside the web's:
+    /// those of a private network.
+    pub extra_roots: Vec<CertificateDer<'static>>,
 }
 
 impl Default for GuardConfig {
@@ -47,6 +52,7 @@ impl Default for GuardConfig {
             max_names: 4096,
             max_dns_per_second: 1000,
             max_header_bytes: 64 * 1024,
+            extra_roots: Vec::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use stockade_domain::{Action, Verdict};
 use stockade_policy::{Fault, Host, Protocol, egress::INTERNAL_PORT};
 use tokio::{
-    io::{AsyncWriteExt, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes},
     net::TcpStream,
 };
 
@@ -16,16 +16,17 @@ use crate::{
     ask, dns,
     door::{Opened, Shut, open},
     http,
-    meter::Metered,
+    meter::{Meter, Metered},
     pins::Pins,
     session::{Denial, Session},
     sniff::{Opening, Patience, sniff},
+    tls::{self, Hello, Inspected},
 };
 
 /// Buffer of each direction of a spliced connection, in bytes.
 const SPLICE: usize = 16 * 1024;
 /// A fatal TLS alert "access_denied" (RFC 8446 6), so that a client can say why.
-const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+pub(crate) const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
 /// Where a connection wants to go.
 enum Place {
@@ -134,11 +135,8 @@ impl Conversation {
         match opening {
             Opening::Closed => {}
             Opening::Http => self.http(stream, buffer).await,
-            Opening::Tls { sni } => self.tunnel(stream, buffer, self.tls(sni)).await,
-            Opening::Other => {
-                let action = self.connect(Protocol::of_first_bytes(&buffer));
-                self.tunnel(stream, buffer, action).await;
-            }
+            Opening::Tls(hello) => self.tls_begun(stream, buffer, hello).await,
+            Opening::Other => self.unread(stream, buffer).await,
             Opening::Silent if opaque => self.server_first(stream, buffer).await,
             Opening::Silent => {
                 let action = ask::faulty(self.connect(Protocol::Tcp), Fault::Silent);
@@ -178,20 +176,26 @@ impl Conversation {
                 let answer = http::problem_bytes(StatusCode::FORBIDDEN, &denial.rule, &denial.reason);
                 goodbye(stream, &answer).await;
             }
-            Opening::Tls { .. } => goodbye(stream, &ACCESS_DENIED).await,
+            Opening::Tls(_) => goodbye(stream, &ACCESS_DENIED).await,
             _ => reset(stream),
         }
     }
 
+    /// The action of a connection, which says so where its requests will be read.
     fn connect(&self, protocol: Protocol) -> Action {
-        ask::connect(&self.host, self.port, protocol)
+        let action = ask::connect(&self.host, self.port, protocol);
+        let readable = matches!(protocol, Protocol::Tls | Protocol::Http);
+        if readable && self.session.needs_inspection(&self.host, self.port).is_some() {
+            return ask::inspected(action);
+        }
+        action
     }
 
     /// The action of a TLS connection; a server name that says more than the host is evidence.
-    fn tls(&self, sni: Option<String>) -> Action {
+    fn tls(&self, hello: &Hello) -> Action {
         let action = self.connect(Protocol::Tls);
-        match (sni, &self.host) {
-            (Some(sni), host) if Host::parse(&sni).as_ref() == Ok(host) => action,
+        match (&hello.sni, &self.host) {
+            (Some(sni), host) if Host::parse(sni).as_ref() == Ok(host) => action,
             (Some(sni), _) => ask::with(action, "sni", json!(sni)),
             // Nobody names an address in SNI (RFC 6066 3).
             (None, Host::Address(_)) => action,
@@ -201,7 +205,52 @@ impl Conversation {
 
     async fn http(&self, stream: TcpStream, buffer: BytesMut) {
         let session = Arc::clone(&self.session);
-        http::serve_proxied(session, stream, buffer, self.host.clone(), self.port).await;
+        http::serve_plain(session, stream, buffer, self.host.clone(), self.port).await;
+    }
+
+    /// A connection that begins with a ClientHello: opened where a rule needs that.
+    async fn tls_begun(&self, stream: TcpStream, buffer: BytesMut, hello: Hello) {
+        let action = self.tls(&hello);
+        match self.to_inspect(hello) {
+            None => self.tunnel(stream, buffer, action).await,
+            Some(asked) => match self.opened(&stream, ask::inspected(action)).await {
+                Some(Ok(opened)) => Box::pin(tls::serve(asked, stream, buffer, opened)).await,
+                Some(Err(Shut::Refused(_))) => goodbye(stream, &ACCESS_DENIED).await,
+                Some(Err(Shut::Failed(_))) | None => reset(stream),
+            },
+        }
+    }
+
+    /// What inspection needs to know, where a rule needs it for the name the client asks for.
+    fn to_inspect(&self, hello: Hello) -> Option<Inspected> {
+        let named = hello.sni.as_deref().and_then(|sni| Host::parse(sni).ok());
+        let name = named.unwrap_or_else(|| self.host.clone());
+        let rule = self.session.needs_inspection(&name, self.port);
+        // Were they to differ, the policy refuses the connection.
+        let rule = rule.or_else(|| self.session.needs_inspection(&self.host, self.port))?;
+        Some(Inspected {
+            session: Arc::clone(&self.session),
+            host: self.host.clone(),
+            port: self.port,
+            name,
+            rule,
+            hello,
+        })
+    }
+
+    /// A connection of bytes the Guard cannot read: not where a rule needs it to, unless what it
+    /// begins like has rules of its own.
+    async fn unread(&self, stream: TcpStream, buffer: BytesMut) {
+        let protocol = Protocol::of_first_bytes(&buffer);
+        let action = self.connect(protocol);
+        let needed = self.session.needs_inspection(&self.host, self.port);
+        match needed.filter(|_| protocol == Protocol::Tcp) {
+            None => self.tunnel(stream, buffer, action).await,
+            Some(rule) => {
+                refuse_unreadable(&self.session, &rule, action).await;
+                reset(stream);
+            }
+        }
     }
 
     /// Opens the other side and lets bytes through.
@@ -240,7 +289,14 @@ impl Conversation {
             opening = sniff(&mut stream, &mut buffer, patience) => opening,
             _ = outer.readable() => Opening::Other,
         };
+        let needed = self.session.needs_inspection(&self.host, self.port);
         let action = match opening {
+            Opening::Other if needed.is_some() => {
+                let rule = needed.unwrap_or_default();
+                let denial = refuse_unreadable(&self.session, &rule, self.connect(Protocol::Tcp)).await;
+                opened.abort(denial.reason).await;
+                return reset(stream);
+            }
             Opening::Other => return splice(&self.session, stream, buffer, outer, opened).await,
             Opening::Http => {
                 opened
@@ -252,7 +308,17 @@ impl Conversation {
                 opened.close("closed").await;
                 return reset(stream);
             }
-            Opening::Tls { sni } => self.tls(sni),
+            Opening::Tls(hello) => {
+                let action = self.tls(&hello);
+                match self.to_inspect(hello) {
+                    None => action,
+                    Some(asked) if !self.session.is_denied(&ask::inspected(action.clone())) => {
+                        opened.keep(outer);
+                        return Box::pin(tls::serve(asked, stream, buffer, opened)).await;
+                    }
+                    Some(_) => ask::inspected(action),
+                }
+            }
             Opening::Faulty(fault) => ask::faulty(self.connect(Protocol::Tcp), fault),
         };
         if self.session.is_denied(&action) {
@@ -273,24 +339,38 @@ impl Conversation {
     }
 }
 
-/// Lets bytes through until both sides are done, nothing moves, or the session ends.
+/// Refuses bytes that cannot be read though a rule needs that.
+async fn refuse_unreadable(session: &Session, rule: &str, action: Action) -> Denial {
+    let reason = format!("rule '{rule}' needs requests to be read, and this is neither HTTP nor TLS");
+    session.refuse_because(action, "stockade.inspection", &reason).await
+}
+
+/// Lets the bytes of a tunnel through and settles it.
 async fn splice(session: &Session, mut stream: TcpStream, buffer: BytesMut, outer: TcpStream, opened: Opened) {
     let mut outer = Metered::new(outer, Arc::clone(&opened.meter));
-    let carried = async {
-        outer.write_all(&buffer).await?;
-        copy_bidirectional_with_sizes(&mut stream, &mut outer, SPLICE, SPLICE).await
-    };
-    let ended = tokio::select! {
-        carried = carried => match carried {
-            Ok(_) => "closed",
-            Err(_) => "broken",
-        },
-        () = opened.meter.idle(session.config.idle_timeout) => "idle",
-        () = session.stop.cancelled() => "sandbox ended",
+    let ended = match outer.write_all(&buffer).await {
+        Ok(()) => carry(session, &mut stream, &mut outer, &opened.meter).await,
+        Err(_) => "broken",
     };
     opened.close(ended).await;
     if ended != "closed" {
         reset(stream);
+    }
+}
+
+/// Lets bytes through until both sides are done, nothing moves, or the session ends; says which.
+pub(crate) async fn carry<A, B>(session: &Session, inner: &mut A, outer: &mut B, meter: &Meter) -> &'static str
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    tokio::select! {
+        carried = copy_bidirectional_with_sizes(inner, outer, SPLICE, SPLICE) => match carried {
+            Ok(_) => "closed",
+            Err(_) => "broken",
+        },
+        () = meter.idle(session.config.idle_timeout) => "idle",
+        () = session.stop.cancelled() => "sandbox ended",
     }
 }
 
@@ -310,13 +390,13 @@ async fn refuse(session: &Session, stream: TcpStream, action: Action) {
 }
 
 /// Ends a connection with last words.
-async fn goodbye(mut stream: TcpStream, words: &[u8]) {
+pub(crate) async fn goodbye(mut stream: TcpStream, words: &[u8]) {
     let _ = stream.write_all(words).await;
     let _ = stream.shutdown().await;
 }
 
 /// Ends a connection with a reset instead of an orderly close.
-fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: TcpStream) {
     let _ = stream.set_zero_linger();
     drop(stream);
 }

@@ -52,6 +52,11 @@ impl Opened {
         self.stream.take()
     }
 
+    /// Puts the connection back for whoever serves it.
+    pub(crate) fn keep(&mut self, stream: TcpStream) {
+        self.stream = Some(stream);
+    }
+
     /// What was admitted.
     pub(crate) fn action(&self) -> &Action {
         self.admitted.action()

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use stockade_domain::Run;
 use stockade_gate::{Gate, Scope};
 use stockade_policy::PolicyError;
-use stockade_ports::{Boundary, Egress, EgressError, EgressSession, Internal, Lease, Tally};
+use stockade_ports::{Boundary, Egress, EgressError, EgressSession, Internal, Lease, Tally, Trust};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::Semaphore,
@@ -14,14 +14,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    GuardConfig, connection,
+    GuardConfig,
+    broker::Broker,
+    connection,
     dial::{Dial, SystemDial},
     dns,
+    inspection::{ByPolicy, Inspector},
     lookup::Lookup,
     origin::{KernelOrigin, Origin},
     pins::Pins,
     refusals::Refusals,
     session::{Session, Trial},
+    tls::{Tls, Trusted, Unsigned},
 };
 
 /// Why there is no Guard.
@@ -30,6 +34,9 @@ pub enum GuardError {
     /// No name servers.
     #[error("no name servers: {0}; set the guard's 'nameservers' or fix /etc/resolv.conf")]
     Nameservers(String),
+    /// The certificate authorities that servers are verified against.
+    #[error("the certificate authorities cannot be used: {0}; check the guard's extra roots")]
+    Roots(String),
 }
 
 /// The egress boundary outside every sandbox. One value serves all runs of a process.
@@ -39,6 +46,9 @@ pub struct Guard {
     origin: Arc<dyn Origin>,
     dial: Arc<dyn Dial>,
     lookup: Lookup,
+    inspector: Arc<dyn Inspector>,
+    broker: Option<Arc<dyn Broker>>,
+    trusted: Trusted,
     config: GuardConfig,
 }
 
@@ -49,7 +59,7 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// [`GuardError`] when there is no name server to ask.
+    /// [`GuardError`] when there is no name server to ask, or an extra root is no certificate.
     pub fn new(gate: Gate, internal: Arc<dyn Internal>, config: GuardConfig) -> Result<Self, GuardError> {
         Ok(Self {
             gate,
@@ -57,6 +67,9 @@ impl Guard {
             origin: Arc::new(KernelOrigin),
             dial: Arc::new(SystemDial),
             lookup: Lookup::new(&config)?,
+            inspector: Arc::new(ByPolicy),
+            broker: None,
+            trusted: Trusted::new(&config.extra_roots).map_err(GuardError::Roots)?,
             config,
         })
     }
@@ -73,8 +86,25 @@ impl Guard {
         Self { dial, ..self }
     }
 
-    fn session(&self, scope: Scope) -> Arc<Session> {
-        Arc::new(Session {
+    /// The Guard with other rules about what is inspected.
+    #[must_use]
+    pub fn with_inspector(self, inspector: Arc<dyn Inspector>) -> Self {
+        Self { inspector, ..self }
+    }
+
+    /// The Guard with somebody who puts credentials into requests.
+    #[must_use]
+    pub fn with_broker(self, broker: Arc<dyn Broker>) -> Self {
+        Self {
+            broker: Some(broker),
+            ..self
+        }
+    }
+
+    fn session(&self, scope: Scope) -> Result<Arc<Session>, Unsigned> {
+        let inspects = self.inspector.any(scope.policy());
+        let tls = inspects.then(|| Tls::new(scope.run(), &self.trusted)).transpose()?;
+        Ok(Arc::new(Session {
             gate: self.gate.clone(),
             scope,
             internal: Arc::clone(&self.internal),
@@ -89,8 +119,11 @@ impl Guard {
             stop: CancellationToken::new(),
             lost: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            inspector: Arc::clone(&self.inspector),
+            broker: self.broker.clone(),
+            tls,
             config: self.config.clone(),
-        })
+        }))
     }
 }
 
@@ -105,7 +138,9 @@ impl Egress for Guard {
             },
         })?;
         let sockets = Sockets::take(boundary)?;
-        let session = self.session(scope);
+        let session = self
+            .session(scope)
+            .map_err(|error| EgressError::Boundary(error.to_string()))?;
         for listener in sockets.streams {
             let alarm = Alarm(Arc::clone(&session));
             let serve = accept(Arc::clone(&session), listener);
@@ -216,6 +251,10 @@ impl EgressSession for GuardSession {
 
     fn open(&self) {
         self.session.trial.end();
+    }
+
+    fn trust(&self) -> Option<Trust> {
+        self.session.tls.as_ref().map(Tls::trust)
     }
 
     async fn lost(&self) -> String {

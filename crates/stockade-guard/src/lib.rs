@@ -10,21 +10,28 @@
 //! | `guard` | takes boundaries, accepts, closes |
 //! | `connection` | one TCP connection: place, first bytes, splice |
 //! | `dns` | synthetic answers over UDP and TCP |
-//! | `http` | plain HTTP, request by request; internal names |
+//! | `tls` | TLS that is opened: the run's authority, strict verification outwards |
+//! | `http` | HTTP, request by request; WebSocket; internal names |
+//! | `inspection`, `judge` | what has to be opened, and what the rules say to a request |
+//! | `broker` | where credentials are put into requests |
 //! | `door` | from an action to an admitted, dialled connection |
 //! | `lookup` | names to addresses, each one judged |
 //! | `refusals` | counting what is refused |
 //!
-//! What it cannot see: inside TLS. There the server name of the handshake is what is
-//! checked (the outer one, where Encrypted ClientHello hides another), and the address that
-//! is dialled comes from the Guard's own look-up of that name. On a port that an environment
-//! names itself (`host:22`) it sees bytes; there, too, TLS and HTTP are judged by their names
-//! when a connection begins with them.
+//! What it cannot see: inside TLS that no rule needs opened. There the server name of the
+//! handshake is what is checked (the outer one, where Encrypted ClientHello hides another), and
+//! the address that is dialled comes from the Guard's own look-up of that name. Where a rule
+//! needs requests to be read, the Guard is the server to the client, by a certificate of the
+//! run's own authority, and the client to the server, whose certificate it verifies first; a
+//! client that hides its server name or does not believe the authority is refused. On a port
+//! that an environment names itself (`host:22`) it sees bytes; there, too, TLS and HTTP are
+//! judged by their names when a connection begins with them. What a WebSocket carries is bytes.
 //!
-//! What it does not do: UDP other than DNS (the boundary drops it), HTTP/2 without TLS, and
-//! upgrades of plain HTTP, which are not offered on.
+//! What it does not do: UDP other than DNS (the boundary drops it), HTTP/2 without TLS,
+//! upgrades other than to WebSocket, and revocation lists of certificates.
 
 mod ask;
+mod broker;
 mod config;
 mod connection;
 mod dial;
@@ -32,6 +39,8 @@ mod dns;
 mod door;
 mod guard;
 mod http;
+mod inspection;
+mod judge;
 mod lookup;
 mod meter;
 mod origin;
@@ -39,8 +48,11 @@ mod pins;
 mod refusals;
 mod session;
 mod sniff;
+mod tls;
 
+pub use broker::{Broker, Leaving, Withheld};
 pub use config::GuardConfig;
 pub use dial::{Dial, SystemDial};
 pub use guard::{Guard, GuardError};
+pub use inspection::{ByPolicy, Inspector, RequestLine};
 pub use origin::{KernelOrigin, Origin};

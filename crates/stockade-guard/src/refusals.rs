@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde_json::json;
-use stockade_domain::Action;
+use stockade_domain::{Action, PolicyVerdict};
 
 use crate::ask;
 
@@ -30,25 +30,28 @@ pub(crate) struct Refusals {
 #[derive(Debug)]
 struct Count {
     action: Action,
+    verdict: PolicyVerdict,
     attempts: u64,
     recorded: u64,
 }
 
 impl Refusals {
     /// Counts a refusal; gives back the action to write down, if it is this one's turn.
-    pub(crate) fn count(&self, action: &Action) -> Option<Action> {
+    pub(crate) fn count(&self, action: &Action, verdict: &PolicyVerdict) -> Option<Action> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = key(action);
+        let mut key = key(action, verdict);
         if counts.len() >= DISTINCT && !counts.contains_key(&key) {
             key = format!("{} and others", action.operation);
         }
         let count = counts.entry(key).or_insert_with(|| Count {
             action: action.clone(),
+            verdict: verdict.clone(),
             attempts: 0,
             recorded: 0,
         });
         count.attempts += 1;
         count.action = action.clone();
+        count.verdict = verdict.clone();
         if !is_turn(count.attempts) {
             return None;
         }
@@ -57,22 +60,22 @@ impl Refusals {
     }
 
     /// Takes back a record that could not be written; it is due again.
-    pub(crate) fn unrecorded(&self, action: &Action) {
+    pub(crate) fn unrecorded(&self, action: &Action, verdict: &PolicyVerdict) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&key(action)) {
+        if let Some(count) = counts.get_mut(&key(action, verdict)) {
             count.recorded = count.recorded.saturating_sub(1);
         }
     }
 
     /// What is not in a record yet.
-    pub(crate) fn rest(&self) -> Vec<Action> {
+    pub(crate) fn rest(&self) -> Vec<(Action, PolicyVerdict)> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts
             .values_mut()
             .filter(|count| count.recorded < count.attempts)
             .map(|count| {
                 count.recorded = count.attempts;
-                counted(&count.action, count.attempts)
+                (counted(&count.action, count.attempts), count.verdict.clone())
             })
             .collect()
     }
@@ -85,12 +88,12 @@ fn counted(action: &Action, attempts: u64) -> Action {
     ask::with(action.clone(), "attempts", json!(attempts))
 }
 
-/// The same destination with the same fault is the same refusal; a name is one whatever
+/// The same destination refused by the same rule is the same refusal; a name is one whatever
 /// record types were asked for.
-fn key(action: &Action) -> String {
+fn key(action: &Action, verdict: &PolicyVerdict) -> String {
     match action.operation.as_str() {
         "resolve" => format!("resolve {}", action.target),
-        _ => action.digest().to_string(),
+        _ => format!("{} {}", verdict.rule, action.digest()),
     }
 }
 
@@ -103,13 +106,25 @@ fn is_turn(attempts: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use stockade_domain::Verdict;
+
     use super::*;
+
+    fn no() -> PolicyVerdict {
+        PolicyVerdict {
+            verdict: Verdict::Deny,
+            rule: "env.custom".to_owned(),
+            reason: "not listed".to_owned(),
+        }
+    }
 
     #[test]
     fn the_first_three_and_powers_of_ten_are_written_down() {
         let refusals = Refusals::default();
         let action = ask::resolve("evil.example", "A");
-        let written: Vec<u64> = (1..=1000).filter(|_| refusals.count(&action).is_some()).collect();
+        let written: Vec<u64> = (1..=1000)
+            .filter(|_| refusals.count(&action, &no()).is_some())
+            .collect();
         assert_eq!(written, [1, 2, 3, 10, 100, 1000]);
         assert!(refusals.rest().is_empty());
     }
@@ -119,11 +134,11 @@ mod tests {
         let refusals = Refusals::default();
         let action = ask::resolve("evil.example", "A");
         for _ in 0..57 {
-            refusals.count(&action);
+            refusals.count(&action, &no());
         }
         let rest = refusals.rest();
         assert_eq!(rest.len(), 1);
-        assert_eq!(rest[0].args["attempts"], 57);
+        assert_eq!(rest[0].0.args["attempts"], 57);
         assert!(refusals.rest().is_empty(), "once");
     }
 
@@ -131,8 +146,8 @@ mod tests {
     fn a_record_that_failed_is_due_again() {
         let refusals = Refusals::default();
         let action = ask::resolve("evil.example", "A");
-        assert!(refusals.count(&action).is_some());
-        refusals.unrecorded(&action);
+        assert!(refusals.count(&action, &no()).is_some());
+        refusals.unrecorded(&action, &no());
         assert_eq!(refusals.rest().len(), 1);
     }
 
@@ -140,10 +155,14 @@ mod tests {
     fn many_names_share_a_count_in_the_end() {
         let refusals = Refusals::default();
         let written = (0..5000)
-            .filter(|n| refusals.count(&ask::resolve(&format!("n{n}.example"), "A")).is_some())
+            .filter(|n| {
+                refusals
+                    .count(&ask::resolve(&format!("n{n}.example"), "A"), &no())
+                    .is_some()
+            })
             .count();
         assert!(written < 1040, "{written}");
         let last = refusals.rest().pop().expect("the shared count");
-        assert_eq!(last.args["attempts"], 5000 - 1024);
+        assert_eq!(last.0.args["attempts"], 5000 - 1024);
     }
 }

@@ -5,14 +5,17 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use stockade_domain::{Action, Amounts, Outcome, Verdict};
-use stockade_gate::{Admission, Gate, Refusal, Scope, kind};
-use stockade_policy::Policy;
+use stockade_domain::{Action, Amounts, Outcome, PolicyVerdict, Verdict};
+use stockade_gate::{Gate, Refusal, Scope, kind};
+use stockade_policy::{Host, Policy};
 use stockade_ports::{Internal, RunIdentity, Tally};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{GuardConfig, dial::Dial, lookup::Lookup, origin::Origin, pins::Pins, refusals::Refusals};
+use crate::{
+    GuardConfig, broker::Broker, dial::Dial, inspection::Inspector, lookup::Lookup, origin::Origin, pins::Pins,
+    refusals::Refusals, tls::Tls,
+};
 
 /// What every connection and question of one run shares.
 pub(crate) struct Session {
@@ -25,6 +28,10 @@ pub(crate) struct Session {
     pub(crate) config: GuardConfig,
     pub(crate) pins: Pins,
     pub(crate) refusals: Refusals,
+    pub(crate) inspector: Arc<dyn Inspector>,
+    pub(crate) broker: Option<Arc<dyn Broker>>,
+    /// What connections are opened with; nothing where no rule needs it.
+    pub(crate) tls: Option<Tls>,
     pub(crate) trial: Trial,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) waiting: Arc<Semaphore>,
@@ -120,49 +127,65 @@ impl Session {
         self.internal.hosts().iter().copied().find(|name| *name == host)
     }
 
+    /// The rule that needs requests to this destination to be read, if one does.
+    pub(crate) fn needs_inspection(&self, host: &Host, port: u16) -> Option<String> {
+        self.inspector.needs(self.policy(), host, port)
+    }
+
     /// Has the gate write down that an action is refused, and says why it is.
     pub(crate) async fn refuse(&self, action: Action) -> Denial {
         let verdict = self.policy().evaluate(&action);
+        self.refuse_as(action, verdict).await
+    }
+
+    /// The same for what the Guard itself saw a reason to refuse.
+    pub(crate) async fn refuse_because(&self, action: Action, rule: &str, reason: &str) -> Denial {
+        let verdict = PolicyVerdict {
+            verdict: Verdict::Deny,
+            rule: rule.to_owned(),
+            reason: reason.to_owned(),
+        };
+        self.refuse_as(action, verdict).await
+    }
+
+    async fn refuse_as(&self, action: Action, mut verdict: PolicyVerdict) -> Denial {
+        if verdict.verdict != Verdict::Deny {
+            // The policy allows what the Guard saw a reason to refuse. Nothing is done with it.
+            verdict = PolicyVerdict {
+                verdict: Verdict::Deny,
+                rule: "stockade.refused".to_owned(),
+                reason: "refused by the Guard".to_owned(),
+            };
+        }
         let denial = Denial {
-            rule: verdict.rule,
-            reason: verdict.reason,
+            rule: verdict.rule.clone(),
+            reason: verdict.reason.clone(),
         };
         if self.trial.is_on() {
             self.trial.lock().denied.push(host_of(&action));
             return denial;
         }
-        match self.refusals.count(&action) {
-            Some(counted) => self.write_down(&action, counted).await.unwrap_or(denial),
-            None => denial,
+        if let Some(counted) = self.refusals.count(&action, &verdict) {
+            self.write_down(&action, counted, verdict).await;
         }
+        denial
     }
 
-    async fn write_down(&self, action: &Action, counted: Action) -> Option<Denial> {
-        match self
+    async fn write_down(&self, action: &Action, counted: Action, verdict: PolicyVerdict) {
+        let refused = self
             .gate
-            .admit::<kind::Egress>(&self.scope, counted, Amounts::ZERO)
-            .await
-        {
-            Err(Refusal::Unrecorded(error)) => {
-                tracing::warn!(run = %self.scope.run(), target = %action.target, %error, "a refusal was not written down");
-                self.refusals.unrecorded(action);
-                None
-            }
-            Err(refusal) => Some(Denial::from(&refusal)),
-            // The policy allows what the Guard saw a reason to refuse. Nothing is done with it.
-            Ok(Admission::Admitted(admitted)) => {
-                let error = "refused by the Guard".to_owned();
-                settle(admitted, Outcome::Failed { error }, serde_json::json!({})).await;
-                None
-            }
-            Ok(Admission::Held(_)) => None,
+            .refuse::<kind::Egress>(&self.scope, counted, verdict.clone())
+            .await;
+        if let Refusal::Unrecorded(error) = refused {
+            tracing::warn!(run = %self.scope.run(), target = %action.target, %error, "a refusal was not written down");
+            self.refusals.unrecorded(action, &verdict);
         }
     }
 
     /// Writes down what was counted and not recorded.
     pub(crate) async fn report(&self) {
-        for action in self.refusals.rest() {
-            self.write_down(&action.clone(), action).await;
+        for (action, verdict) in self.refusals.rest() {
+            self.write_down(&action.clone(), action, verdict).await;
         }
     }
 

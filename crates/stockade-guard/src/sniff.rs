@@ -7,6 +7,8 @@ use rustls::server::Acceptor;
 use stockade_policy::Fault;
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
+use crate::tls::{Hello, has_ech};
+
 /// Largest ClientHello that is read, in bytes of TLS records.
 const MAX_HELLO: usize = 64 * 1024;
 /// Content type "handshake" of a TLS record (RFC 8446 5.1).
@@ -15,8 +17,8 @@ const HANDSHAKE: u8 = 22;
 /// What a connection begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Opening {
-    /// A ClientHello and the name in it.
-    Tls { sni: Option<String> },
+    /// A ClientHello.
+    Tls(Hello),
     /// An HTTP/1 request line.
     Http,
     /// Other bytes.
@@ -92,8 +94,12 @@ fn hello(buffer: &[u8]) -> Option<Opening> {
         }
         match acceptor.accept() {
             Ok(Some(accepted)) => {
-                let sni = accepted.client_hello().server_name().map(str::to_owned);
-                return Some(Opening::Tls { sni });
+                let hello = accepted.client_hello();
+                return Some(Opening::Tls(Hello {
+                    sni: hello.server_name().map(str::to_owned),
+                    alpn: hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
+                    ech: has_ech(buffer),
+                }));
             }
             Ok(None) => {}
             Err(_) => return Some(Opening::Faulty(Fault::MalformedHello)),

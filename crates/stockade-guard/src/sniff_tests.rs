@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::ServerName};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 
@@ -26,15 +27,16 @@ fn whole(bytes: &[u8]) -> Option<Opening> {
 #[test]
 fn a_client_hello_names_its_server() {
     let bytes = client_hello("a.example.com");
-    let expected = Opening::Tls {
+    let expected = Opening::Tls(Hello {
         sni: Some("a.example.com".to_owned()),
-    };
+        ..Hello::default()
+    });
     assert_eq!(whole(&bytes), Some(expected));
     for cut in [1, 2, 5, 6, 40, bytes.len() - 1] {
         assert_eq!(whole(&bytes[..cut]), None, "cut at {cut}");
     }
     // Addresses are not sent in SNI.
-    assert_eq!(whole(&client_hello("192.0.2.1")), Some(Opening::Tls { sni: None }));
+    assert_eq!(whole(&client_hello("192.0.2.1")), Some(Opening::Tls(Hello::default())));
 }
 
 #[test]
@@ -46,9 +48,10 @@ fn a_client_hello_in_many_records_is_read_too() {
         split.extend_from_slice(&u16::try_from(piece.len()).unwrap().to_be_bytes());
         split.extend_from_slice(piece);
     }
-    let expected = Opening::Tls {
+    let expected = Opening::Tls(Hello {
         sni: Some("a.example.com".to_owned()),
-    };
+        ..Hello::default()
+    });
     assert_eq!(whole(&split), Some(expected));
 }
 
@@ -129,4 +132,31 @@ async fn a_client_that_stops_half_way_is_faulty_and_nothing_read_is_lost() {
     let opening = sniff(&mut server, &mut buffer, patience()).await;
     assert_eq!(opening, Opening::Faulty(Fault::MalformedRequest));
     assert_eq!(&buffer[..], b"GET / HT");
+}
+
+proptest! {
+    /// No bytes make it fall over, and what it said to some it does not take back for more.
+    #[test]
+    fn any_bytes_are_something(bytes in proptest::collection::vec(any::<u8>(), 0..200), more in proptest::collection::vec(any::<u8>(), 0..50)) {
+        let said = whole(&bytes);
+        let longer = whole(&[bytes, more].concat());
+        if said.is_some() {
+            prop_assert_eq!(said, longer);
+        }
+    }
+
+    /// A ClientHello that was changed somewhere names the server it named, or another valid
+    /// name, or is refused; never something that is no name.
+    #[test]
+    fn a_changed_client_hello_never_names_what_is_no_name(at in 0_usize..300, byte: u8, cut in 0_usize..400) {
+        let mut bytes = client_hello("a.example.com");
+        if let Some(place) = bytes.get_mut(at) {
+            *place = byte;
+        }
+        bytes.truncate(cut);
+        if let Some(Opening::Tls(hello)) = whole(&bytes) {
+            let named = hello.sni.as_deref().map(stockade_policy::Host::parse);
+            prop_assert!(named.is_none_or(|host| host.is_ok_and(|host| host.name().is_some())), "{:?}", hello);
+        }
+    }
 }

@@ -120,23 +120,33 @@ impl Policy {
         &self.egress
     }
 
-    /// Whether connections to this port of this host have to be read, because a rule looks at
-    /// requests: TLS is inspected there, HTTP is judged request by request. A connection that
-    /// will be says so (`args.inspected`); one that says nothing is refused.
-    pub fn needs_inspection(&self, host: &Host, port: u16) -> bool {
-        [Protocol::Tls, Protocol::Http].into_iter().any(|protocol| {
+    /// Whether any rule looks at requests, so that [`Policy::needs_inspection`] may name one.
+    pub fn looks_at_requests(&self) -> bool {
+        self.egress.looks_at_requests() || self.rules.look_at_requests()
+    }
+
+    /// Why connections to this port of this host have to be read, if they have to, because a rule
+    /// looks at requests: TLS is inspected there, HTTP is judged request by request. A connection
+    /// that will be says so (`args.inspected`); one that says nothing is refused.
+    pub fn needs_inspection(&self, host: &Host, port: u16) -> Option<String> {
+        if !self.looks_at_requests() {
+            return None;
+        }
+        [Protocol::Tls, Protocol::Http].into_iter().find_map(|protocol| {
             let question = Question {
                 port: Some(port),
                 protocol,
                 request: None,
             };
             let judged = self.egress.judge(host, &question);
-            judged.verdict.verdict != Verdict::Deny
-                && (judged.inspect
-                    || matches!(
-                        self.narrow("connect", &[host.to_string()], &question),
-                        Narrowed::Request
-                    ))
+            if judged.verdict.verdict == Verdict::Deny {
+                return None;
+            }
+            if judged.inspect {
+                return Some(judged.verdict.reason);
+            }
+            let narrowed = self.narrow("connect", &[host.to_string()], &question);
+            matches!(narrowed, Narrowed::Request).then(|| "a rule of the agent looks at requests there".to_owned())
         })
     }
 

@@ -31,6 +31,11 @@ impl AgentRules {
         self.rules.iter().find(applies).map(said)
     }
 
+    /// Whether a rule looks at requests.
+    pub(crate) fn look_at_requests(&self) -> bool {
+        self.rules.iter().any(|rule| looks_at_requests(&rule.when))
+    }
+
     /// What the rules say to one of the hosts an egress action is about.
     pub(crate) fn narrow(&self, operation: &str, host: &str, question: &Question<'_>) -> Narrowed {
         let mut waiting = false;
@@ -79,6 +84,13 @@ fn said(rule: &Rule) -> PolicyVerdict {
     }
 }
 
+/// Whether only a request shows if a rule applies. One about a path without a host or kind is about
+/// files and tools.
+fn looks_at_requests(when: &RuleMatch) -> bool {
+    let about_egress = when.kind.map_or(when.host.is_some(), |kind| kind == ActionKind::Egress);
+    about_egress && (when.path.is_some() || when.method.is_some())
+}
+
 /// Whether a rule is about an egress action, as far as that is known.
 fn fits(when: &RuleMatch, operation: &str, host: &str, question: &Question<'_>) -> Fit {
     let other_kind = when.kind.is_some_and(|kind| kind != ActionKind::Egress);
@@ -90,9 +102,8 @@ fn fits(when: &RuleMatch, operation: &str, host: &str, question: &Question<'_>) 
     if other_kind || other_host || port_differs || when.command.is_some() {
         return Fit::No;
     }
-    let looks_at_requests = when.path.is_some() || when.method.is_some();
-    // Without a host or kind it is a rule about files and tools.
-    if looks_at_requests && when.kind.is_none() && when.host.is_none() {
+    let looks_at_requests = looks_at_requests(when);
+    if !looks_at_requests && (when.path.is_some() || when.method.is_some()) {
         return Fit::No;
     }
     let step = if looks_at_requests { "request" } else { operation };

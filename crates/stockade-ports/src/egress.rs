@@ -31,12 +31,30 @@ pub trait EgressSession: Send + Sync {
     /// Lets the rules decide from now on. Called by [`crate::sandbox::prove`] alone.
     fn open(&self);
 
+    /// What the run's programs have to believe so that connections can be inspected; `None`
+    /// where no rule needs that and a sandbox stays as it is.
+    fn trust(&self) -> Option<Trust> {
+        None
+    }
+
     /// Resolves when the boundary is no longer served though nobody closed it, with the reason.
     /// The sandbox then has to end.
     async fn lost(&self) -> String;
 
     /// Closes every connection and waits until each is settled.
     async fn close(&self);
+}
+
+/// The certificate authority of one run, in the forms that programs read. There is no secret in
+/// it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// The authority's certificate in PEM.
+    pub authority: String,
+    /// The web's authorities and the run's own in PEM, for sandboxes without a list.
+    pub bundle: String,
+    /// The same as a Java key store of type JKS; its password is `changeit`.
+    pub java: Vec<u8>,
 }
 
 /// What was tried on a closed session, each by host name or address.

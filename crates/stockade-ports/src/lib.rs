@@ -41,6 +41,7 @@ pub use bus::{Bus, Topic};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use egress::{
     Egress, EgressError, EgressSession, Internal, InternalBody, InternalRequest, InternalResponse, RunIdentity, Tally,
+    Trust,
 };
 pub use engine::{Activities, Engine, EngineError};
 pub use image::{Collected, ImageError, Images, PullProgress};

@@ -33,6 +33,7 @@ mod repo;
 mod runner;
 mod seal;
 mod text;
+mod trust;
 
 pub use backend::{check_backend, snapshots_dir};
 pub use config::{LLM_URL, RunnerConfig, RunnerParts};

@@ -7,10 +7,10 @@ use std::{
 
 use stockade_domain::{Failure, RunId};
 use stockade_gate::{Gate, Scope};
-use stockade_ports::{EgressSession, SandboxHandle};
+use stockade_ports::{EgressSession, SandboxHandle, Trust};
 use tokio_util::sync::CancellationToken;
 
-use crate::{RunnerConfig, mishap, repo::Brought};
+use crate::{RunnerConfig, mishap, repo::Brought, trust::Trusting};
 
 /// A run that this runner has in hand.
 pub(crate) struct Live {
@@ -31,6 +31,8 @@ pub(crate) struct Place {
     pub(crate) sandbox: Arc<dyn SandboxHandle>,
     /// The repository.
     pub(crate) repo: Brought,
+    /// What the agent's programs have to be told to believe.
+    pub(crate) trusting: Trusting,
 }
 
 impl Live {
@@ -62,6 +64,11 @@ impl Live {
             Some(session) => session.lost().await,
             None => "its boundary was never served".to_owned(),
         }
+    }
+
+    /// What programs inside have to believe, where the boundary is inspected.
+    pub(crate) fn trust(&self) -> Option<Trust> {
+        lock(&self.egress).as_ref().and_then(|session| session.trust())
     }
 
     /// Takes the session, to close it.

@@ -16,6 +16,7 @@ use crate::{
     mishap,
     progress::Progress,
     repo::{self, Brought},
+    trust::Trusting,
 };
 
 impl Runner {
@@ -51,6 +52,10 @@ impl Runner {
         let fresh = sandboxes.create(spec).await.map_err(mishap::sandbox)?;
         let facts = fresh.evidence();
         let (sandbox, measured) = self.prove(run, lease, live, fresh).await?;
+        let trusting = match live.trust() {
+            Some(trust) => Trusting::place(&*sandbox, trust).await?,
+            None => Trusting::default(),
+        };
         let events = vec![
             NewEvent::new(EventType::SandboxReady, evidence(&facts, &measured, run)),
             NewEvent::new(EventType::RepoReady, repo_ready(&repo, run)),
@@ -59,6 +64,7 @@ impl Runner {
             scope: scope.clone(),
             sandbox,
             repo,
+            trusting,
         });
         self.parts
             .gate

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::SecretString;
 use serde::Deserialize;
 use stockade_domain::{AgentSpec, Environment, Limits, LimitsPatch, NetworkLevel};
@@ -28,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) prices: BTreeMap<String, PriceLine>,
     pub(crate) agents_dir: PathBuf,
     pub(crate) nameservers: Vec<SocketAddr>,
+    /// Authorities that inspected servers may be vouched for by, beside the web's.
+    pub(crate) certificate_authorities: Vec<CertificateDer<'static>>,
     pub(crate) environments: Vec<Environment>,
     pub(crate) agents: Vec<AgentSpec>,
     pub(crate) default_agent: String,
@@ -189,6 +192,7 @@ struct ConfigFile {
     prices: BTreeMap<String, PriceLine>,
     agents_dir: Option<PathBuf>,
     nameservers: Vec<SocketAddr>,
+    certificate_authorities: Vec<PathBuf>,
     environments: Vec<Environment>,
     agents: Vec<PathBuf>,
     default_agent: Option<String>,
@@ -244,6 +248,7 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
             .unwrap_or_else(|| state_dir.join("agents")),
         prices: checked_prices(file.prices)?,
         nameservers: file.nameservers,
+        certificate_authorities: authorities(&file.certificate_authorities, &base)?,
         environments,
         agents,
         default_agent: file.default_agent.unwrap_or_else(|| "builtin".to_owned()),
@@ -257,6 +262,26 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         provider_asked: asked.is_some() || global.config.is_some(),
         state_dir,
     })
+}
+
+/// The certificates in these files, each of which has one at least.
+fn authorities(files: &[PathBuf], base: &Path) -> Result<Vec<CertificateDer<'static>>, Complaint> {
+    let mut found = Vec::new();
+    for file in files {
+        let path = base.join(file);
+        let wrong = |error: String| {
+            Complaint::usage(format!("certificate_authorities: {}: {error}", path.display()))
+                .hint("give a file with certificates in PEM")
+        };
+        let before = found.len();
+        for certificate in CertificateDer::pem_file_iter(&path).map_err(|e| wrong(e.to_string()))? {
+            found.push(certificate.map_err(|e| wrong(e.to_string()))?);
+        }
+        if found.len() == before {
+            return Err(wrong("there is no certificate in it".to_owned()));
+        }
+    }
+    Ok(found)
 }
 
 fn state_dir(global: &Global) -> Result<PathBuf, Complaint> {

@@ -177,6 +177,7 @@ async fn drive(
         internal,
         GuardConfig {
             nameservers: settings.nameservers.clone(),
+            extra_roots: settings.certificate_authorities.clone(),
             ..GuardConfig::default()
         },
     )

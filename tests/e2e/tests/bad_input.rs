@@ -109,6 +109,8 @@ async fn configurations_that_are_none() {
         (b"environments:\n- {name: x, network: sideways}\n", "stockade.yaml:2:"),
         (b"model: \xff\xfe\n", "UTF-8"),
         (b"agents: [absent.yaml]\n", "absent.yaml"),
+        (b"certificate_authorities: [absent.pem]\n", "absent.pem"),
+        (b"certificate_authorities: [stockade.yaml]\n", "no certificate"),
     ] {
         fs::write(&config, text).unwrap();
         installation.run(&["config", "check"]).await.expect(2).says(words);

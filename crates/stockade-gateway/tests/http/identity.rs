@@ -43,7 +43,9 @@ impl Things {
             _ => String::new(),
         };
         let path = match route.path {
-            "/v1/environments/{name}/explain" => "/v1/environments/default/explain?url=https://a.example.com/".to_owned(),
+            "/v1/environments/{name}/explain" => {
+                "/v1/environments/default/explain?url=https://a.example.com/".to_owned()
+            }
             path => path.replace("{id}", &id).replace("{name}", "patch"),
         };
         assert!(!path.contains('{'), "the test knows no value for {path}");

@@ -7,7 +7,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -35,8 +38,24 @@ enum Place {
     Trailers(usize),
 }
 
-/// The fault a connection ended with, shared with whoever answers it.
-pub(super) type Seen = Arc<OnceLock<Fault>>;
+/// What the filter and whoever answers requests tell each other.
+#[derive(Debug, Default)]
+pub(super) struct Valve {
+    fault: OnceLock<Fault>,
+    open: AtomicBool,
+}
+
+impl Valve {
+    /// The fault a connection ended with.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.fault.get().copied()
+    }
+
+    /// From now on the client does not speak HTTP, and its bytes pass unread.
+    pub(super) fn open(&self) {
+        self.open.store(true, Ordering::SeqCst);
+    }
+}
 
 /// A stream whose reads are filtered; writes pass.
 #[derive(Debug)]
@@ -46,29 +65,35 @@ pub(super) struct Filter<S> {
     checked: BytesMut,
     place: Place,
     max_head: usize,
-    seen: Seen,
+    valve: Arc<Valve>,
 }
 
 impl<S> Filter<S> {
     /// A filter that has already read `raw`.
-    pub(super) fn new(inner: S, raw: BytesMut, max_head: usize, seen: Seen) -> Self {
+    pub(super) fn new(inner: S, raw: BytesMut, max_head: usize, valve: Arc<Valve>) -> Self {
         Self {
             inner,
             raw,
             checked: BytesMut::new(),
             place: Place::Head,
             max_head,
-            seen,
+            valve,
         }
     }
 
-    /// The stream behind the filter.
-    pub(super) fn into_inner(self) -> S {
-        self.inner
+    /// The stream behind the filter, and what was read from it and not handed on.
+    pub(super) fn into_parts(mut self) -> (S, BytesMut) {
+        self.checked.unsplit(self.raw);
+        (self.inner, self.checked)
     }
 
     /// Moves what can be checked from `raw` to `checked`; false when more bytes are needed.
     fn advance(&mut self) -> Result<bool, Fault> {
+        if self.valve.open.load(Ordering::SeqCst) {
+            let length = self.raw.len();
+            self.pass(length);
+            return Ok(length > 0);
+        }
         match self.place {
             Place::Head => self.head(),
             Place::Body(left) => Ok(self.carry(left, Place::Head, Place::Body)),
@@ -88,6 +113,9 @@ impl<S> Filter<S> {
         match request.parse(&self.raw) {
             Ok(httparse::Status::Complete(length)) => {
                 let next = framing(&request)?;
+                if has_bare_line_end(&self.raw[..length]) {
+                    return Err(Fault::MalformedRequest);
+                }
                 if length > self.max_head {
                     return Err(Fault::HeaderTooLarge);
                 }
@@ -177,6 +205,16 @@ impl<S> Filter<S> {
     }
 }
 
+/// Whether a CR or LF stands alone: some servers take it for the end of a line (RFC 9112 2.2).
+fn has_bare_line_end(head: &[u8]) -> bool {
+    let mut after_cr = false;
+    head.iter().any(|byte| {
+        let bare = (*byte == b'\n') != after_cr;
+        after_cr = *byte == b'\r';
+        bare
+    })
+}
+
 /// What follows a request head (RFC 9112 6.3), where that is clear beyond doubt.
 fn framing(request: &httparse::Request<'_, '_>) -> Result<Place, Fault> {
     let values = |name: &str| -> Vec<&[u8]> {
@@ -225,7 +263,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Filter<S> {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(fault) => {
-                    let _ = this.seen.set(fault);
+                    let _ = this.valve.fault.set(fault);
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault.reason())));
                 }
             }

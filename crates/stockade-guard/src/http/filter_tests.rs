@@ -5,18 +5,18 @@ use super::*;
 
 /// Feeds bytes in pieces; gives back what passed and the fault.
 async fn run(input: &[u8], piece: usize) -> (Vec<u8>, Option<Fault>) {
-    let seen = Seen::default();
+    let valve = Arc::<Valve>::default();
     let mut builder = Vec::new();
     for chunk in input.chunks(piece.max(1)) {
         builder.push(chunk.to_vec());
     }
-    let mut filter = Filter::new(Pieces(builder.into()), BytesMut::new(), 4096, Arc::clone(&seen));
+    let mut filter = Filter::new(Pieces(builder.into()), BytesMut::new(), 4096, Arc::clone(&valve));
     let mut passed = Vec::new();
     let mut space = [0; 512];
     while let Ok(length @ 1..) = filter.read(&mut space).await {
         passed.extend_from_slice(&space[..length]);
     }
-    (passed, seen.get().copied())
+    (passed, valve.fault())
 }
 
 struct Pieces(std::collections::VecDeque<Vec<u8>>);
@@ -83,6 +83,9 @@ async fn what_two_servers_could_read_differently_does_not_pass() {
         (chunked("ffffffffffffffffff\r\n"), AmbiguousLength),
         (chunked("5\r\nhelloX\r\n"), AmbiguousLength),
         (chunked("0\r\nx: y\n\r\n"), AmbiguousLength),
+        (head("x: y\nz: w"), MalformedRequest),
+        (head("x: y\rz"), MalformedRequest),
+        ("GET / HTTP/1.1\nhost: a\n\n".to_owned(), MalformedRequest),
         ("GET / HTTP/1.1\r\n\r\n".to_owned(), NoHost),
         (head("Host: b"), NoHost),
         (
@@ -132,5 +135,50 @@ proptest! {
         prop_assert!(input.as_bytes().starts_with(&whole));
         prop_assert_eq!(whole, cut);
         prop_assert_eq!(fault, fault_cut);
+    }
+}
+
+/// One line of a head, good or not.
+fn line() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just("host: a".to_owned()),
+        Just("Host: b".to_owned()),
+        Just("content-length: 0".to_owned()),
+        Just("content-length: 3".to_owned()),
+        Just("transfer-encoding: chunked".to_owned()),
+        Just(" folded".to_owned()),
+        "[a-z-]{1,8}: [ -~]{0,12}",
+        "[\\x00-\\xff]{0,12}",
+    ]
+}
+
+proptest! {
+    /// A head that passes is one that even the strictest reader takes, and all read alike: lines
+    /// end in CR LF, none begins with a space, there is one host and at most one length.
+    #[test]
+    fn a_head_that_passes_is_read_alike_by_all(
+        target in "[!-~]{1,12}",
+        lines in proptest::collection::vec((line(), prop_oneof![9 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r")]), 0..8),
+    ) {
+        let lines: String = lines.iter().map(|(line, end)| format!("{line}{end}")).collect();
+        let input = format!("POST {target} HTTP/1.1\r\n{lines}\r\n");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (passed, fault) = runtime.block_on(run(input.as_bytes(), 8192));
+        let Some(end) = passed.windows(4).position(|w| w == b"\r\n\r\n") else {
+            prop_assert!(passed.is_empty());
+            return Ok(());
+        };
+        prop_assert!(fault.is_none() || passed.len() < input.len());
+        let head = String::from_utf8_lossy(&passed[..end]).into_owned();
+        let mut hosts = 0;
+        let mut lengths = 0;
+        for line in head.split("\r\n").skip(1) {
+            prop_assert!(!line.contains(['\r', '\n', '\0']) && !line.starts_with([' ', '\t']), "{head:?}");
+            let (name, _) = line.split_once(':').expect("a colon");
+            prop_assert!(!name.is_empty() && !name.contains(char::is_whitespace), "{head:?}");
+            hosts += usize::from(name.eq_ignore_ascii_case("host"));
+            lengths += usize::from(name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding"));
+        }
+        prop_assert!(hosts == 1 && lengths <= 1, "{head:?}");
     }
 }

@@ -45,12 +45,10 @@ async fn call(session: &Session, name: &'static str, mut request: Request<Incomi
             StatusCode::MISDIRECTED_REQUEST,
             "stockade.internal",
             "not an internal name",
+            true,
         );
     };
-    let pin = Pin {
-        host,
-        port: INTERNAL_PORT,
-    };
+    let pin = Pin::plain(host, INTERNAL_PORT);
     if let Err(stray) = check(&request, &pin) {
         let action = ask::connect(&pin.host, pin.port, Protocol::Http);
         let action = match stray {
@@ -58,12 +56,12 @@ async fn call(session: &Session, name: &'static str, mut request: Request<Incomi
             Stray::Fault(fault) => ask::faulty(action, fault),
         };
         let denial = session.refuse(action).await;
-        return problem(StatusCode::MISDIRECTED_REQUEST, &denial.rule, &denial.reason);
+        return problem(StatusCode::MISDIRECTED_REQUEST, &denial.rule, &denial.reason, true);
     }
     if session.trial.is_on() {
         let action = ask::connect(&pin.host, pin.port, Protocol::Http);
         let denial = session.trial.would_allow(&action);
-        return problem(StatusCode::SERVICE_UNAVAILABLE, &denial.rule, &denial.reason);
+        return problem(StatusCode::SERVICE_UNAVAILABLE, &denial.rule, &denial.reason, true);
     }
     // Hyper has already told the client to go on.
     request.headers_mut().remove(EXPECT);

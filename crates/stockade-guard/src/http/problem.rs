@@ -11,15 +11,16 @@ use stockade_ports::InternalBody;
 
 const PROBLEM: &str = "application/problem+json";
 
-/// A problem document. `rule` is the rule behind it.
-pub(super) fn problem(status: StatusCode, rule: &str, detail: &str) -> Response<InternalBody> {
+/// A problem document. `rule` is the rule behind it; after it `last` ends the connection.
+pub(super) fn problem(status: StatusCode, rule: &str, detail: &str, last: bool) -> Response<InternalBody> {
     let body = Full::new(Bytes::from(document(status, rule, detail)));
     let mut response = Response::new(InternalBody::new(body.map_err(|never| match never {})));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
-    // A refused client does not go on over this connection.
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if last {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

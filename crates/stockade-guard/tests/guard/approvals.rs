@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use stockade_domain::{ApprovalDecision, ApprovalState, Decision, EventType, RuleVerdict};
-use stockade_ports::{Clock, Store, SystemClock};
+use stockade_domain::{ApprovalState, Decision, EventType, RuleVerdict};
+use stockade_ports::Store;
 use tokio::{io::AsyncWriteExt, time::sleep};
 
 use crate::{
@@ -19,20 +19,6 @@ async fn rig() -> Rig {
     rig
 }
 
-async fn decide(rig: &Rig, decision: Decision) {
-    let approval = rig.pending().await;
-    let decision = ApprovalDecision {
-        decision,
-        by: "ada".to_owned(),
-        reason: None,
-        edited_args: None,
-    };
-    rig.store
-        .decide(rig.team, approval.id, decision, SystemClock.now())
-        .await
-        .unwrap();
-}
-
 #[tokio::test]
 async fn an_approved_connection_goes_on_and_nothing_is_looked_up_before() {
     let rig = rig().await;
@@ -44,7 +30,7 @@ async fn an_approved_connection_goes_on_and_nothing_is_looked_up_before() {
         ("ask-first", "a.example.com:80")
     );
     assert!(rig.names.asked().is_empty() && rig.internet.dialled().is_empty());
-    decide(&rig, Decision::Approve).await;
+    rig.decide(Decision::Approve).await;
     assert!(listen(&mut stream).await.starts_with("HTTP/1.1 200"));
     assert_eq!(rig.allowed().await, ["connect a.example.com:80 ask-first"]);
 }
@@ -59,7 +45,7 @@ async fn waiting_for_a_person_is_not_idleness() {
     stream.write_all(GET).await.unwrap();
     rig.pending().await;
     sleep(Duration::from_millis(500)).await;
-    decide(&rig, Decision::Approve).await;
+    rig.decide(Decision::Approve).await;
     assert!(listen(&mut stream).await.starts_with("HTTP/1.1 200"));
 }
 
@@ -68,7 +54,7 @@ async fn a_rejected_connection_is_closed() {
     let rig = rig().await;
     let mut stream = rig.connect_to("a.example.com", 80).await;
     stream.write_all(GET).await.unwrap();
-    decide(&rig, Decision::Reject).await;
+    rig.decide(Decision::Reject).await;
     let answer = listen(&mut stream).await;
     assert!(
         answer.starts_with("HTTP/1.1 403") && answer.contains("rejected by ada"),
@@ -76,7 +62,7 @@ async fn a_rejected_connection_is_closed() {
     );
     let mut stream = rig.connect_to("git.example.com", 22).await;
     stream.write_all(b"SSH-2.0-x\r\n").await.unwrap();
-    decide(&rig, Decision::Reject).await;
+    rig.decide(Decision::Reject).await;
     assert!(is_shut(&mut stream).await);
     assert!(rig.internet.dialled().is_empty() && rig.names.asked().is_empty());
     assert_eq!(
@@ -103,7 +89,7 @@ async fn a_client_that_tried_again_gets_the_answer_its_first_attempt_asked_for()
         let mut second = rig.connect_to(name, port).await;
         second.write_all(bytes).await.unwrap();
         sleep(Duration::from_millis(50)).await;
-        decide(&rig, Decision::Approve).await;
+        rig.decide(Decision::Approve).await;
         assert!(
             !listen(&mut second).await.is_empty(),
             "{name}: the one question was answered for the second attempt"
@@ -125,7 +111,7 @@ async fn an_address_refused_after_an_approval_is_refused_and_settled() {
     rig.names.set("a.example.com", &["10.0.0.1"]);
     let mut stream = rig.connect_to("a.example.com", 80).await;
     stream.write_all(GET).await.unwrap();
-    decide(&rig, Decision::Approve).await;
+    rig.decide(Decision::Approve).await;
     assert!(listen(&mut stream).await.contains("stockade.address"));
     assert_eq!(rig.settled(1).await[0]["outcome"]["result"], "failed");
     assert_eq!(rig.denied().await, ["connect a.example.com:80 stockade.address"]);
@@ -144,7 +130,7 @@ async fn only_so_many_connections_wait() {
     let mut second = rig.connect_to("b.example.com", 80).await;
     let answer = talk(&mut second, b"GET / HTTP/1.1\r\nHost: b.example.com\r\n\r\n").await;
     assert!(answer.contains("stockade.limit"), "{answer}");
-    decide(&rig, Decision::Approve).await;
+    rig.decide(Decision::Approve).await;
     assert!(
         listen(&mut first).await.starts_with("HTTP/1.1 200"),
         "the first still gets its answer"

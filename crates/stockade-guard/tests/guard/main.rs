@@ -7,6 +7,7 @@ mod approvals;
 mod connections;
 mod dns;
 mod http;
+mod inspected;
 mod internal;
 mod lifecycle;
 mod rig;

@@ -18,10 +18,11 @@ use hickory_proto::{
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use stockade_domain::{
-    Environment, Event, EventType, NetworkLevel, Rule, RuleMatch, RuleVerdict, RunId, RunInput, TaskId, TeamId,
+    ApprovalDecision, Decision, Environment, Event, EventType, NetworkLevel, Rule, RuleMatch, RuleVerdict, RunId,
+    RunInput, TaskId, TeamId,
 };
 use stockade_gate::Gate;
-use stockade_guard::{Guard, GuardConfig, Origin};
+use stockade_guard::{Broker, Guard, GuardConfig, Inspector, Origin};
 use stockade_policy::Policy;
 use stockade_ports::{
     Boundary, Clock, CreateRun, CreateTask, Egress, EgressSession, Internal, InternalBody, InternalRequest,
@@ -30,7 +31,7 @@ use stockade_ports::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     sync::mpsc,
     time::{sleep, timeout},
 };
@@ -47,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) config: GuardConfig,
     /// Leave the session as it begins.
     pub(crate) closed: bool,
+    pub(crate) inspector: Option<Arc<dyn Inspector>>,
+    pub(crate) broker: Option<Arc<dyn Broker>>,
 }
 
 impl Plan {
@@ -69,6 +72,8 @@ impl Plan {
                 ..GuardConfig::default()
             },
             closed: false,
+            inspector: None,
+            broker: None,
         }
     }
 
@@ -156,10 +161,16 @@ impl Rig {
             nameservers: vec![names.address],
             ..plan.config
         };
-        let guard = Guard::new(gate, Arc::clone(&gateway) as _, config)
+        let mut guard = Guard::new(gate, Arc::clone(&gateway) as _, config)
             .unwrap()
             .with_origin(Arc::clone(&destinations) as _)
             .with_dial(Arc::clone(&internet) as _);
+        if let Some(inspector) = plan.inspector {
+            guard = guard.with_inspector(inspector);
+        }
+        if let Some(broker) = plan.broker {
+            guard = guard.with_broker(broker);
+        }
         let tcp4 = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp6 = std::net::TcpListener::bind("[::1]:0").unwrap();
         let dns4 = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -215,6 +226,22 @@ impl Rig {
         let local = socket.local_addr().unwrap();
         self.destinations.0.lock().unwrap().insert(local, destination);
         socket.connect(guard).await.unwrap()
+    }
+
+    /// An address that a program which is no part of the test connects to in place of a name.
+    pub(crate) async fn entrance(self: &Arc<Self>, name: &str, port: u16) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (rig, name) = (Arc::clone(self), name.to_owned());
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut inside = rig.connect_to(&name, port).await;
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut inside).await;
+                });
+            }
+        });
+        address
     }
 
     /// From now on whoever asks where a connection wanted to go panics.
@@ -316,6 +343,19 @@ impl Rig {
             }
         };
         timeout(SOON, pending).await.expect("an approval")
+    }
+
+    /// Decides what is pending, or will be.
+    pub(crate) async fn decide(&self, decision: Decision) {
+        let approval = self.pending().await;
+        let decision = ApprovalDecision {
+            decision,
+            by: "ada".to_owned(),
+            reason: None,
+            edited_args: None,
+        };
+        let decided = self.store.decide(self.team, approval.id, decision, SystemClock.now());
+        decided.await.unwrap();
     }
 
     pub(crate) async fn close(&mut self) {

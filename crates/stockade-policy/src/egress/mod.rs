@@ -160,6 +160,11 @@ impl EgressRules {
         self.index.of_name(name).into_iter().map(|place| &self.entries[place])
     }
 
+    /// Whether a rule looks at requests.
+    pub(crate) fn looks_at_requests(&self) -> bool {
+        self.rules.looks_at_requests()
+    }
+
     /// What the environment says to a host and what is asked of it.
     pub(crate) fn judge(&self, host: &Host, question: &Question<'_>) -> Judged<'_> {
         if let Host::Name(name) = host

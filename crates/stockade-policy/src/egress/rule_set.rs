@@ -104,6 +104,11 @@ impl RuleSet {
         }
     }
 
+    /// Whether a rule looks at requests.
+    pub(super) fn looks_at_requests(&self) -> bool {
+        self.rules.iter().any(|rule| rule.rule.looks_at_requests())
+    }
+
     /// Whether a rule that lets something out names this very host.
     pub(super) fn opens_exactly(&self, host: &Host, name: &str) -> bool {
         self.about(host).any(|rule| !rule.denies() && rule.names_exactly(name))

@@ -80,7 +80,7 @@ fn request(policy: &Policy, method: &str, host: &str, path: &str) -> String {
 }
 
 fn needs(policy: &Policy, host: &str, port: u16) -> bool {
-    policy.needs_inspection(&Host::parse(host).unwrap(), port)
+    policy.needs_inspection(&Host::parse(host).unwrap(), port).is_some()
 }
 
 #[test]

@@ -51,6 +51,7 @@ pub(crate) async fn drive(stage: &Stage<'_>, door: &ModelDoor, names: &[String])
             output_limit: stage.config.tool_output_bytes,
             pulse: stage.pulse.clone(),
             writes: Writes::new(stage.gate, &stage.place.scope),
+            trusting: stage.place.trusting.clone(),
         },
         inbox: Inbox::new(stage.gate.store(), stage.run.id),
         conversation: Conversation::default(),

@@ -58,6 +58,7 @@ pub(super) async fn launch(stage: &Stage<'_>, profile: &HarnessProfile) -> Resul
         .map(|(name, value)| (name.clone(), variables.fill(value)))
         .collect();
     env.entry("HOME".to_owned()).or_insert_with(|| AGENT_HOME.to_owned());
+    stage.place.trusting.extend(&mut env);
     let argv: Vec<String> = profile.command.iter().map(|word| variables.fill(word)).collect();
     if argv.is_empty() {
         return Err(Failure::terminal("agent_invalid", "the agent's profile has no command"));

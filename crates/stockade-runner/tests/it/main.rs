@@ -9,3 +9,4 @@ mod harness;
 mod life;
 mod profiles;
 mod support;
+mod trust;

@@ -26,6 +26,7 @@ use crate::{
     narrator::{Narrator, shown},
     pulse::Pulse,
     text::{self, MiddleOut},
+    trust::Trusting,
 };
 
 /// How a command ends whose process is dropped.
@@ -66,6 +67,7 @@ pub(crate) struct Toolbox {
     pub(crate) output_limit: usize,
     pub(crate) pulse: Pulse,
     pub(crate) writes: Writes,
+    pub(crate) trusting: Trusting,
 }
 
 impl Toolbox {
@@ -194,6 +196,7 @@ impl Toolbox {
             pulse: &self.pulse,
             inbox,
             writes: &self.writes,
+            trusting: &self.trusting,
         };
         let action = admitted.action();
         // Arguments a person edited are checked like a model's.
@@ -245,6 +248,7 @@ struct Hand<'a> {
     pulse: &'a Pulse,
     inbox: &'a Inbox,
     writes: &'a Writes,
+    trusting: &'a Trusting,
 }
 
 /// What a command printed and how it ended.
@@ -259,7 +263,8 @@ struct Ran {
 impl Hand<'_> {
     /// Runs a command; output and errors come in the order they were written. Somebody who
     /// interrupts ends it.
-    async fn run(&self, request: ExecRequest, limit: usize, errors: bool) -> Result<Ran, SandboxError> {
+    async fn run(&self, mut request: ExecRequest, limit: usize, errors: bool) -> Result<Ran, SandboxError> {
+        self.trusting.extend(&mut request.env);
         let mut process = self.sandbox.exec(request).await?;
         let mut kept = MiddleOut::new(limit);
         let mut exit = Exit::SandboxGone;

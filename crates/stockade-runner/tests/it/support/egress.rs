@@ -1,13 +1,13 @@
 //! Stands where the Guard is, and counts. Says it saw and refused what a probe tries.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use async_trait::async_trait;
 use stockade_domain::Run;
-use stockade_ports::{Boundary, Egress, EgressError, EgressSession, Lease, ProbePlan, Tally};
+use stockade_ports::{Boundary, Egress, EgressError, EgressSession, Lease, ProbePlan, Tally, Trust};
 use tokio::sync::watch;
 
 #[derive(Default)]
@@ -20,6 +20,8 @@ pub(crate) struct Sessions {
     /// See nothing, as a Guard would that nobody's packets reach.
     pub(crate) blind: AtomicBool,
     lost: watch::Sender<bool>,
+    /// What programs inside have to believe.
+    pub(crate) trust: Mutex<Option<Trust>>,
 }
 
 impl Sessions {
@@ -34,6 +36,7 @@ struct Session {
     closed: Arc<AtomicU32>,
     tally: Tally,
     lost: watch::Receiver<bool>,
+    trust: Option<Trust>,
     _boundary: Boundary,
 }
 
@@ -57,6 +60,7 @@ impl Egress for Sessions {
             closed: Arc::clone(&self.closed),
             tally,
             lost: self.lost.subscribe(),
+            trust: self.trust.lock().unwrap().clone(),
             _boundary: boundary,
         }))
     }
@@ -70,6 +74,10 @@ impl EgressSession for Session {
 
     fn open(&self) {
         self.released.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn trust(&self) -> Option<Trust> {
+        self.trust.clone()
     }
 
     async fn lost(&self) -> String {

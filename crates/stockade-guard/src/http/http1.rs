@@ -1,0 +1,104 @@
+//! The client's side of HTTP/1, in the clear or inside TLS.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin as Pinned,
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use hyper::{server::conn::http1 as server, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use stockade_policy::{Fault, Host};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{
+    exchange::{Answer, Exchange},
+    filter::Filter,
+    problem::problem_bytes,
+    upgrade::Upgraded,
+};
+use crate::{ask, connection::carry, meter::Metered, session::Session};
+
+/// Serves the HTTP requests of one connection in the clear.
+pub(crate) async fn serve_plain(session: Arc<Session>, stream: TcpStream, buffer: BytesMut, host: Host, port: u16) {
+    let exchange = Exchange::plain(session, host, port);
+    // Bytes between the client and the Guard, so that a silent client does not stay for ever.
+    let client = Metered::new(stream, Arc::clone(&exchange.idle));
+    serve_http1(exchange, client, buffer).await;
+}
+
+/// Serves the HTTP/1 requests of one connection, of which `buffer` was read already.
+pub(crate) async fn serve_http1<S>(exchange: Arc<Exchange>, client: S, buffer: BytesMut)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let session = Arc::clone(&exchange.session);
+    let largest = session.config.max_header_bytes;
+    let filter = Filter::new(client, buffer, largest, Arc::clone(&exchange.valve));
+    let service = {
+        let exchange = Arc::clone(&exchange);
+        service_fn(move |request| {
+            let exchange = Arc::clone(&exchange);
+            Box::pin(async move { Ok::<_, Infallible>(exchange.call(request).await) })
+                as Pinned<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>
+        })
+    };
+    let mut connection = server::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(session.config.idle_timeout)
+        .max_buf_size(largest.max(8192))
+        .preserve_header_case(true)
+        .serve_connection(TokioIo::new(filter), service);
+    let mut unread = false;
+    let ended = tokio::select! {
+        served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+            unread = served.is_err_and(|error| error.is_parse());
+            "closed"
+        }
+        () = exchange.idle.idle(session.config.idle_timeout) => "idle",
+        () = session.stop.cancelled() => "sandbox ended",
+    };
+    let parts = connection.into_parts();
+    let (mut client, rest) = parts.io.into_inner().into_parts();
+    let ended = match (exchange.valve.fault(), exchange.take_upgraded().await) {
+        (Some(fault), _) => {
+            let denial = session.refuse(ask::faulty(exchange.action(), fault)).await;
+            let answer = problem_bytes(StatusCode::BAD_REQUEST, &denial.rule, &denial.reason);
+            let _ = client.write_all(&answer).await;
+            ended
+        }
+        (None, Some(other)) if ended == "closed" => {
+            tunnel(&exchange, &mut client, other, [parts.read_buf, rest.freeze()]).await
+        }
+        // The parser found something the filter let pass, and has answered.
+        (None, _) if unread => {
+            session
+                .refuse(ask::faulty(exchange.action(), Fault::MalformedRequest))
+                .await;
+            ended
+        }
+        (None, _) => ended,
+    };
+    let _ = client.shutdown().await;
+    exchange.close(ended).await;
+}
+
+/// Lets the bytes of a WebSocket through, those first that were read with the request.
+async fn tunnel<S>(exchange: &Exchange, client: &mut S, other: Upgraded, early: [Bytes; 2]) -> &'static str
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut other = TokioIo::new(other);
+    for bytes in early {
+        if other.write_all(&bytes).await.is_err() {
+            return "broken";
+        }
+    }
+    carry(&exchange.session, client, &mut other, &exchange.idle).await
+}
