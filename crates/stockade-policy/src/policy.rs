@@ -124,19 +124,28 @@ impl Policy {
     /// requests: TLS is inspected there, HTTP is judged request by request. A connection that
     /// will be says so (`args.inspected`); one that says nothing is refused.
     pub fn needs_inspection(&self, host: &Host, port: u16) -> bool {
-        [Protocol::Tls, Protocol::Http].into_iter().any(|protocol| {
+        self.inspection_rule(host, port).is_some()
+    }
+
+    /// The rule of environment or agent for which connections to this port of this host have to
+    /// be read; see [`Policy::needs_inspection`].
+    pub fn inspection_rule(&self, host: &Host, port: u16) -> Option<String> {
+        [Protocol::Tls, Protocol::Http].into_iter().find_map(|protocol| {
             let question = Question {
                 port: Some(port),
                 protocol,
                 request: None,
             };
             let judged = self.egress.judge(host, &question);
-            judged.verdict.verdict != Verdict::Deny
-                && (judged.inspect
-                    || matches!(
-                        self.narrow("connect", &[host.to_string()], &question),
-                        Narrowed::Request
-                    ))
+            if judged.verdict.verdict == Verdict::Deny {
+                return None;
+            }
+            judged
+                .inspect
+                .or_else(|| match self.narrow("connect", &[host.to_string()], &question) {
+                    Narrowed::Request(rule) => Some(rule),
+                    Narrowed::Said(_) | Narrowed::Silent => None,
+                })
         })
     }
 
@@ -179,19 +188,21 @@ impl Policy {
         {
             return said.clone();
         }
-        let by_agent = matches!(narrowed, Narrowed::Request);
-        if (judged.inspect || by_agent) && !asked.inspected {
+        let wants = match (&judged.inspect, &narrowed) {
+            (Some(rule), _) | (None, Narrowed::Request(rule)) => Some(rule),
+            _ => None,
+        };
+        if let Some(rule) = wants.filter(|_| !asked.inspected) {
             return deny(
                 "stockade.needs_inspection",
-                "a rule looks at requests there, so only connections that the Guard reads are let through",
+                &format!("{rule} looks at requests there, so only connections that the Guard reads are let through"),
             );
         }
         match narrowed {
             Narrowed::Said(said) if said.verdict == Verdict::Hold && judged.verdict.verdict == Verdict::Allow => said,
-            Narrowed::Request if !judged.inspect && judged.verdict.verdict == Verdict::Allow => allow(
-                "env.inspected",
-                "judged request by request, as a rule of the agent wants",
-            ),
+            Narrowed::Request(rule) if judged.inspect.is_none() && judged.verdict.verdict == Verdict::Allow => {
+                allow("env.inspected", &format!("judged request by request, as {rule} wants"))
+            }
             _ => judged.verdict,
         }
     }
@@ -220,7 +231,7 @@ impl Policy {
         for name in names {
             answer = match (self.rules.narrow(operation, name, question), answer) {
                 (Narrowed::Said(said), _) if said.verdict == Verdict::Deny => return Narrowed::Said(said),
-                (Narrowed::Request, _) | (_, Narrowed::Request) => Narrowed::Request,
+                (Narrowed::Request(rule), _) | (_, Narrowed::Request(rule)) => Narrowed::Request(rule),
                 (Narrowed::Said(said), _) if said.verdict == Verdict::Hold => Narrowed::Said(said),
                 (_, earlier) => earlier,
             };
