@@ -89,7 +89,7 @@ impl Inspector for ByPolicy {
     }
 
     fn needs(&self, policy: &Policy, host: &Host, port: u16) -> Option<String> {
-        policy.needs_inspection(host, port)
+        policy.inspection_rule(host, port)
     }
 
     fn judge(&self, policy: &Policy, request: &RequestLine<'_>) -> Option<PolicyVerdict> {

@@ -158,7 +158,7 @@ impl Policy {
     /// What only a real connection shows is not part of it: the addresses behind the name, and
     /// names that disagree.
     pub fn explain(&self, place: &Place) -> Explanation {
-        let inspected = place.request.is_some() && self.needs_inspection(&place.host, place.port).is_some();
+        let inspected = place.request.is_some() && self.inspection_rule(&place.host, place.port).is_some();
         // What a connection shows before it is read.
         let opening = match place.protocol {
             Protocol::Https => Protocol::Tls,

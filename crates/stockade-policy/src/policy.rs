@@ -120,15 +120,16 @@ impl Policy {
         &self.egress
     }
 
-    /// Whether any rule looks at requests, so that [`Policy::needs_inspection`] may name one.
+    /// Whether any rule looks at requests, so that [`Policy::inspection_rule`] may name one.
     pub fn looks_at_requests(&self) -> bool {
         self.egress.looks_at_requests() || self.rules.look_at_requests()
     }
 
-    /// Why connections to this port of this host have to be read, if they have to, because a rule
-    /// looks at requests: TLS is inspected there, HTTP is judged request by request. A connection
-    /// that will be says so (`args.inspected`); one that says nothing is refused.
-    pub fn needs_inspection(&self, host: &Host, port: u16) -> Option<String> {
+    /// The rule of environment or agent for which connections to this port of this host have to be
+    /// read, because it looks at requests: TLS is inspected there, HTTP is judged request by
+    /// request. A connection that will be says so (`args.inspected`); one that says nothing is
+    /// refused.
+    pub fn inspection_rule(&self, host: &Host, port: u16) -> Option<String> {
         if !self.looks_at_requests() {
             return None;
         }
@@ -142,11 +143,12 @@ impl Policy {
             if judged.verdict.verdict == Verdict::Deny {
                 return None;
             }
-            if judged.inspect {
-                return Some(judged.verdict.reason);
-            }
-            let narrowed = self.narrow("connect", &[host.to_string()], &question);
-            matches!(narrowed, Narrowed::Request).then(|| "a rule of the agent looks at requests there".to_owned())
+            judged
+                .inspect
+                .or_else(|| match self.narrow("connect", &[host.to_string()], &question) {
+                    Narrowed::Request(rule) => Some(rule),
+                    Narrowed::Said(_) | Narrowed::Silent => None,
+                })
         })
     }
 
@@ -189,19 +191,21 @@ impl Policy {
         {
             return said.clone();
         }
-        let by_agent = matches!(narrowed, Narrowed::Request);
-        if (judged.inspect || by_agent) && !asked.inspected {
+        let wants = match (&judged.inspect, &narrowed) {
+            (Some(rule), _) | (None, Narrowed::Request(rule)) => Some(rule),
+            _ => None,
+        };
+        if let Some(rule) = wants.filter(|_| !asked.inspected) {
             return deny(
                 "stockade.needs_inspection",
-                "a rule looks at requests there, so only connections that the Guard reads are let through",
+                &format!("{rule} looks at requests there, so only connections that the Guard reads are let through"),
             );
         }
         match narrowed {
             Narrowed::Said(said) if said.verdict == Verdict::Hold && judged.verdict.verdict == Verdict::Allow => said,
-            Narrowed::Request if !judged.inspect && judged.verdict.verdict == Verdict::Allow => allow(
-                "env.inspected",
-                "judged request by request, as a rule of the agent wants",
-            ),
+            Narrowed::Request(rule) if judged.inspect.is_none() && judged.verdict.verdict == Verdict::Allow => {
+                allow("env.inspected", &format!("judged request by request, as {rule} wants"))
+            }
             _ => judged.verdict,
         }
     }
@@ -230,7 +234,7 @@ impl Policy {
         for name in names {
             answer = match (self.rules.narrow(operation, name, question), answer) {
                 (Narrowed::Said(said), _) if said.verdict == Verdict::Deny => return Narrowed::Said(said),
-                (Narrowed::Request, _) | (_, Narrowed::Request) => Narrowed::Request,
+                (Narrowed::Request(rule), _) | (_, Narrowed::Request(rule)) => Narrowed::Request(rule),
                 (Narrowed::Said(said), _) if said.verdict == Verdict::Hold => Narrowed::Said(said),
                 (_, earlier) => earlier,
             };

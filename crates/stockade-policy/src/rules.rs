@@ -38,20 +38,24 @@ impl AgentRules {
 
     /// What the rules say to one of the hosts an egress action is about.
     pub(crate) fn narrow(&self, operation: &str, host: &str, question: &Question<'_>) -> Narrowed {
-        let mut waiting = false;
+        let mut waiting: Option<&Rule> = None;
         for rule in &self.rules {
             match fits(&rule.when, operation, host, question) {
                 Fit::No => {}
-                Fit::Yes if rule.verdict != RuleVerdict::Deny && waiting => return Narrowed::Request,
+                Fit::Yes if rule.verdict != RuleVerdict::Deny && waiting.is_some() => break,
                 Fit::Yes => return Narrowed::Said(said(rule)),
                 // While a name is looked up nothing is refused that may be allowed later.
                 Fit::Perhaps if question.port.is_none() && rule.verdict == RuleVerdict::Deny => {}
                 Fit::Perhaps if question.port.is_none() => return Narrowed::Silent,
-                Fit::Perhaps if rule.verdict == RuleVerdict::Deny => waiting = true,
-                Fit::Perhaps => return Narrowed::Request,
+                Fit::Perhaps => {
+                    waiting = waiting.or(Some(rule));
+                    if rule.verdict != RuleVerdict::Deny {
+                        break;
+                    }
+                }
             }
         }
-        if waiting { Narrowed::Request } else { Narrowed::Silent }
+        waiting.map_or(Narrowed::Silent, |rule| Narrowed::Request(rule.id.clone()))
     }
 }
 
@@ -62,8 +66,8 @@ pub(crate) enum Narrowed {
     Silent,
     /// This.
     Said(PolicyVerdict),
-    /// Only a request can tell.
-    Request,
+    /// Only a request can tell, as this rule looks at it.
+    Request(String),
 }
 
 enum Fit {

@@ -48,9 +48,10 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("docker-registry: `cargo xtask setup` installs it");
+        let registry = Self { child, address };
         for _ in 0..500 {
-            if std::net::TcpStream::connect(&address).is_ok() {
-                return Self { child, address };
+            if std::net::TcpStream::connect(&registry.address).is_ok() {
+                return registry;
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -56,8 +56,8 @@ pub struct EgressRules {
 pub(crate) struct Judged<'a> {
     /// The verdict; for a connection that must be read it holds if it is read.
     pub(crate) verdict: PolicyVerdict,
-    /// Whether only the requests can tell.
-    pub(crate) inspect: bool,
+    /// The rule that looks at requests, where only those can tell.
+    pub(crate) inspect: Option<String>,
     rule: Option<&'a CompiledRule>,
 }
 
@@ -79,15 +79,19 @@ impl<'a> Judged<'a> {
             Verdict::Hold => 1,
             Verdict::Allow => 0,
         };
-        let inspect = self.inspect || other.inspect;
-        let chosen = if rank(&other) > rank(&self) { other } else { self };
-        Judged { inspect, ..chosen }
+        let (mut chosen, left) = if rank(&other) > rank(&self) {
+            (other, self)
+        } else {
+            (self, other)
+        };
+        chosen.inspect = chosen.inspect.or(left.inspect);
+        chosen
     }
 
     fn of(verdict: PolicyVerdict) -> Self {
         Self {
             verdict,
-            inspect: false,
+            inspect: None,
             rule: None,
         }
     }
@@ -180,7 +184,7 @@ impl EgressRules {
         match self.rules.judge(host, question) {
             Ruling::Rule(rule) => Judged {
                 verdict: self.said_by(rule),
-                inspect: false,
+                inspect: None,
                 rule: Some(rule),
             },
             Ruling::Doubt(doubt) => Judged::of(deny(
@@ -206,7 +210,7 @@ impl EgressRules {
                             "env.inspected",
                             &format!("judged request by request, as {} wants", rule.id()),
                         ),
-                        inspect: true,
+                        inspect: Some(rule.id()),
                         rule: None,
                     },
                 }

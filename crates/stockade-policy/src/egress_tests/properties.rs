@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Place;
 
 /// Rules about few hosts, methods and paths, so that they meet.
 fn rules() -> impl Strategy<Value = Value> {

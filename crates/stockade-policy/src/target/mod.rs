@@ -295,8 +295,9 @@ fn read_authority(text: &str) -> Result<(Host, Option<u16>), TargetError> {
         .rsplit_once(':')
         .filter(|(host, _)| !host.starts_with('[') || host.ends_with(']'))
     {
-        let number = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-        if !host.is_empty() && !(number && port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        let is_port = digits && port.parse::<u16>().is_ok_and(|port| port > 0);
+        if !host.is_empty() && !is_port {
             return Err(TargetError::Port(clipped(port)));
         }
     }
