@@ -15,9 +15,8 @@ use stockade_ports::sandbox::{ImageTree, RootFs, SandboxHandle, SandboxSpec};
 use crate::bed::{Bed, CANARY, cases, collect, request, run, sh};
 
 cases!(
-    as_many_layers_as_an_image_may_have;
-    // These look around with `ls` and `stat`, which gVisor of 2022 does not let work.
-    shared_kernel: an_image_is_the_root,
+    as_many_layers_as_an_image_may_have,
+    an_image_is_the_root,
     an_image_cannot_be_changed_and_sandboxes_share_it,
     layers_cover_each_other,
     an_image_of_links_leads_nowhere,

@@ -8,8 +8,7 @@ use tokio::time::timeout;
 
 use crate::bed::{Bed, Mode, bytes, cases, collect, count, refused, request, sh};
 
-cases!(;
-    native:
+cases!(
     an_output_limit_ends_the_tree,
     there_is_one_user,
     signals_reach_the_command_alone,

@@ -8,8 +8,8 @@ use tokio::time::timeout;
 
 use crate::bed::{Bed, Ran, cases, collect, count, refused, request};
 
-cases!(;
-    native: a_command_on_a_terminal_has_one,
+cases!(
+    a_command_on_a_terminal_has_one,
     a_terminal_has_a_size_and_takes_another,
     all_output_comes_before_the_end,
     a_terminal_takes_part_in_limits_and_kills,

@@ -7,8 +7,8 @@ use tokio::time::timeout;
 
 use crate::bed::{Bed, cases, refused, sh};
 
-cases!(;
-    native: changes_are_told,
+cases!(
+    changes_are_told,
     what_appears_below_is_watched_too,
     a_directory_that_moves_is_still_known,
     a_watch_ends_with_its_directory_and_its_owner,
