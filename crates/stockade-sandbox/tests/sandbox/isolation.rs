@@ -8,6 +8,7 @@ cases!(
     no_secret_of_the_host_is_inside,
     no_host_path_is_inside,
     the_guest_is_closed,
+    nobody_speaks_for_the_guest,
     sandboxes_do_not_see_each_other,
     no_descriptor_leaks,
 );
@@ -138,6 +139,26 @@ async fn the_guest_is_closed(bed: Bed) {
     );
     let ran = sh(&*handle, "echo x > /proc/1/oom_score_adj").await;
     assert!(ran.err.contains("ermission denied"), "{ran:?}");
+}
+
+/// A command's keeper tells the Guest of its end, nine bytes at a time: who could write there could
+/// invent an end.
+async fn nobody_speaks_for_the_guest(bed: Bed) {
+    let handle = bed.create().await;
+    // The control: a process's own pipe can be opened and written to through /proc.
+    let own = "sleep 1 | cat & p=$!; sleep 0.1; echo through > /proc/$p/fd/0; wait";
+    assert_eq!(sh(&*handle, own).await.ok(), "through\n");
+    // What opens of the Guest's and the keeper's is this command's own output, and no device of harm.
+    let others = "set -- $(readlink /proc/$$/fd/1 /proc/$$/fd/2)
+        for f in /proc/1/fd/* /proc/$PPID/fd/*; do
+            (exec 9<>$f) 2>/dev/null || continue
+            case $(readlink $f) in \"$1\"|\"$2\"|/dev/null) ;; *) echo $f $(readlink $f);; esac
+        done";
+    assert_eq!(sh(&*handle, others).await.ok(), "");
+    let lies = "for f in /proc/1/fd/* /proc/$PPID/fd/*; do
+            { printf '\\003\\000\\000\\000\\000\\000\\000\\000\\000' 1<>$f; } 2>/dev/null
+        done; sleep 0.2; exit 7";
+    assert_eq!(sh(&*handle, lies).await.exit, stockade_ports::sandbox::Exit::Code(7));
 }
 
 async fn sandboxes_do_not_see_each_other(bed: Bed) {

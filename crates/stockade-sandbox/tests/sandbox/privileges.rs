@@ -8,13 +8,14 @@ use stockade_ports::{
 };
 use stockade_sandbox::original_destination;
 
-use crate::bed::{Bed, Mode, cases, probe, sh};
+use crate::bed::{Bed, CANARY, Mode, cases, probe, sh};
 
 cases!(
     there_is_no_privilege_to_gain,
     dangerous_calls_are_refused,
     proc_is_read_only_where_it_matters,
-    devices_are_the_harmless_ones;
+    devices_are_the_harmless_ones,
+    the_hosts_keyrings_are_out_of_reach;
     shared_kernel:
     // In gVisor the 32-bit gate leads to the same calls, under the same numbers and filters.
     a_foreign_abi_ends_the_process,
@@ -215,6 +216,49 @@ async fn devices_are_the_harmless_ones(bed: Bed) {
     assert!(ran.out.is_empty() && ran.err.contains("ermission denied"), "{ran:?}");
     let ran = sh(&*handle, "mknod /tmp/disk b 8 0; mknod /tmp/mem c 1 1; ls /tmp").await;
     assert_eq!(ran.out, "", "{ran:?}");
+}
+
+/// Adds a key to the calling process's session keyring (add_key(2)); its number.
+fn key(name: &str) -> i64 {
+    const SESSION: libc::c_long = -3;
+    let name = std::ffi::CString::new(name).expect("a name");
+    let (kind, secret) = (c"user".as_ptr(), CANARY);
+    #[allow(unsafe_code)]
+    // SAFETY: both texts end with NUL, and pointer and length describe the secret.
+    unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            kind,
+            name.as_ptr(),
+            secret.as_ptr(),
+            secret.len(),
+            SESSION,
+        )
+    }
+}
+
+async fn the_hosts_keyrings_are_out_of_reach(bed: Bed) {
+    let name = format!("stockade-test-{}", std::process::id());
+    assert!(key(&name) > 0, "{}", std::io::Error::last_os_error());
+    let handle = bed.create().await;
+    let inside = outcomes(&probe(&*handle, &["keyring", &name]).await.ok());
+    assert_eq!(inside.len(), 5, "{inside:?}");
+    for (way, errno) in inside {
+        assert!(matches!(errno, libc::EPERM | libc::ENOSYS), "{way}: {errno}");
+    }
+    let listed = sh(&*handle, "cat /proc/keys /proc/key-users 2>/dev/null; true")
+        .await
+        .ok();
+    assert_eq!(listed, "");
+    // The same program outside, started with the same keyring, finds it.
+    let mut outside = Command::new(bed.dir.join("agents/probe"));
+    let output = outside.args(["keyring", &name]).output().expect("runs");
+    let outside = outcomes(&String::from_utf8_lossy(&output.stdout));
+    for way in ["session", "request", "id"] {
+        assert_eq!(outside[way], 0, "{way} outside");
+    }
+    assert_eq!(outside["user"], libc::ENOKEY, "looked for and not found there");
+    assert!(std::fs::read_to_string("/proc/keys").expect("keys").contains(&name));
 }
 
 /// What the kernel of this host has, asked as any program asks.
