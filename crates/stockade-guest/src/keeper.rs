@@ -2,8 +2,7 @@
 //!
 //! It is a subreaper, so whatever the command starts stays below it however often it
 //! forks and changes session; that is what makes "kill the whole tree" possible without
-//! cgroups. Where a kernel knows no subreapers it stays as long as the command's process group
-//! does. It never executes a program, holds no descriptor of the Guest, and ends
+//! cgroups. Where a kernel knows no subreapers it stays as long as the command's session does. It never executes a program, holds no descriptor of the Guest, and ends
 //! when the last process below it has ended.
 
 use std::{
@@ -15,6 +14,7 @@ use std::{
 };
 
 use crate::{
+    sweep,
     sys::{self, Forked, ProcessLimit},
     terminal,
 };
@@ -57,7 +57,7 @@ pub(crate) enum Step {
     Exec,
 }
 
-/// Pause between two looks at a group that cannot be waited for.
+/// Pause between two looks at a session, which cannot be waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Bytes of one report on its line.
 pub(crate) const REPORT_LEN: usize = 9;
@@ -134,7 +134,7 @@ fn keep(program: &Program, stdio: Stdio, report: OwnedFd) -> i32 {
         }
     }
     if !sys::has_subreapers() {
-        while sys::group_lives(command) {
+        while sweep::session_lives(command) {
             std::thread::sleep(LOOK_EVERY);
         }
     }

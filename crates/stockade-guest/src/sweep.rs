@@ -47,6 +47,12 @@ pub(crate) fn living() -> Vec<Pid> {
     living.map(|(pid, _)| pid).collect()
 }
 
+/// Whether a process of a session has not ended.
+pub(crate) fn session_lives(session: Pid) -> bool {
+    let mut all = parents().into_values();
+    all.any(|process| process.session == session && !process.zombie)
+}
+
 struct Process {
     parent: Pid,
     session: Pid,

@@ -47,12 +47,6 @@ pub(crate) fn has_subreapers() -> bool {
     unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut set, 0, 0, 0) == 0 }
 }
 
-/// Whether a process group has a member.
-pub(crate) fn group_lives(group: Pid) -> bool {
-    // SAFETY: signal 0 asks and does nothing; the number is that of a process of ours.
-    group > 1 && unsafe { libc::kill(-group, 0) } == 0
-}
-
 /// Takes the headroom the launcher left between the soft and the hard limit for the
 /// Guest itself and returns the soft limit, which every command gets.
 pub(crate) fn split_process_limit() -> io::Result<ProcessLimit> {
