@@ -94,8 +94,8 @@ impl Exec {
             }
         }
         let program = program(&request, limit)?;
-        let other = |e: io::Error| (FailureKind::Other, format!("no pipe or process: {e}"));
-        let (report, report_write) = sys::pipe().map_err(other)?;
+        let other = |e: io::Error| (FailureKind::Other, format!("no pipe, socket or process: {e}"));
+        let (report, report_write) = sys::line().map_err(other)?;
         sys::set_nonblocking(report.as_raw_fd()).map_err(other)?;
         let ends = match request.terminal {
             Some(size) => on_terminal(size).map_err(|e| {
@@ -133,6 +133,11 @@ impl Exec {
     /// Whether what runs below the keeper may go on running.
     pub(crate) fn is_healthy(&self) -> bool {
         self.killed.is_none() && !self.keeper_gone
+    }
+
+    /// The session of the command, whose processes may go on running.
+    pub(crate) fn healthy_session(&self) -> Option<Pid> {
+        self.command.filter(|_| self.is_healthy())
     }
 
     /// Whether a sweep should leave the keeper alone so that it can still report.

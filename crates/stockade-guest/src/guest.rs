@@ -32,6 +32,8 @@ pub(crate) struct Guest {
     jobs: Jobs,
     /// Everything was asked to end.
     ending: Option<Ending>,
+    /// Whether keepers adopt the orphans below them.
+    keepers_adopt: bool,
     /// Processes were orphaned whose keeper is dead; they are to be found and killed.
     orphans: bool,
 }
@@ -52,6 +54,7 @@ impl Guest {
         Ok(Self {
             children: sys::child_signal_fd()?,
             limit: sys::split_process_limit()?,
+            keepers_adopt: sys::has_subreapers(),
             conn: Conn::new()?,
             execs: BTreeMap::new(),
             jobs: Jobs::default(),
@@ -269,8 +272,8 @@ impl Guest {
                 exec.keeper_ended();
                 self.orphans |= !clean;
             } else {
-                // Only the children of a dead keeper become ours.
-                self.orphans = true;
+                // Where keepers adopt, only the children of a dead one become ours.
+                self.orphans |= self.keepers_adopt;
             }
         }
     }
@@ -287,7 +290,9 @@ impl Guest {
         };
         let healthy = keepers(&Exec::is_healthy);
         let spare = keepers(&|e| e.spares_keeper(now));
-        self.orphans = sweep(&healthy, &spare) > 0;
+        let sessions = self.execs.values().filter(|_| !self.keepers_adopt);
+        let sessions = sessions.filter_map(Exec::healthy_session).collect();
+        self.orphans = sweep(&healthy, &spare, &sessions) > 0;
     }
 
     fn look_for_the_end(&mut self) {

@@ -2,7 +2,7 @@
 //!
 //! It is a subreaper, so whatever the command starts stays below it however often it
 //! forks and changes session; that is what makes "kill the whole tree" possible without
-//! cgroups. It never executes a program, holds no descriptor of the Guest, and ends
+//! cgroups. Where a kernel knows no subreapers it stays as long as the command's session does. It never executes a program, holds no descriptor of the Guest, and ends
 //! when the last process below it has ended.
 
 use std::{
@@ -10,9 +10,11 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd},
+    time::Duration,
 };
 
 use crate::{
+    sweep,
     sys::{self, Forked, ProcessLimit},
     terminal,
 };
@@ -55,7 +57,9 @@ pub(crate) enum Step {
     Exec,
 }
 
-/// Bytes of one report on its pipe.
+/// Pause between two looks at a session, which cannot be waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Bytes of one report on its line.
 pub(crate) const REPORT_LEN: usize = 9;
 
 impl Report {
@@ -92,7 +96,7 @@ impl Report {
     }
 }
 
-/// Forks the keeper. Returns its pid; its reports arrive on the read end of `report`.
+/// Forks the keeper. Returns its pid; its reports arrive on the other end of `report`.
 pub(crate) fn spawn(program: &Program, stdio: Stdio, report: OwnedFd) -> io::Result<sys::Pid> {
     match sys::fork()? {
         Forked::Parent(pid) => Ok(pid),
@@ -125,10 +129,16 @@ fn keep(program: &Program, stdio: Stdio, report: OwnedFd) -> i32 {
                 tell(Report::Exited(ended.status));
             }
             Ok(_) => {}
-            // ECHILD: the last process of the tree is gone.
-            Err(_) => return 0,
+            // ECHILD: the last process of the tree is gone, or the last that is still ours.
+            Err(_) => break,
         }
     }
+    if !sys::has_subreapers() {
+        while sweep::session_lives(command) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+    0
 }
 
 /// Starts the command and waits until it runs its own program or has failed to.
@@ -144,12 +154,13 @@ fn start(program: &Program, stdio: Stdio) -> Result<sys::Pid, (Step, io::Error)>
     }
     sys::set_name(c"stockade-keeper");
     match sys::become_subreaper() {
-        // gVisor before 2023 has none. Orphans become pid 1's there, and the next sweep ends them:
-        // sooner than they had to go, but nothing that should end stays.
+        // gVisor before 2023 has none. Orphans become pid 1's there and are known by their session:
+        // one that has left it goes with the next sweep, sooner than it had to, but nothing that
+        // should end stays.
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
         other => other.map_err(|e| (Step::Prepare, e))?,
     }
-    let (failure, failure_write) = sys::pipe().map_err(|e| (Step::Prepare, e))?;
+    let (failure, failure_write) = sys::line().map_err(|e| (Step::Prepare, e))?;
     match sys::fork().map_err(|e| (Step::Fork, e))? {
         Forked::Child => {
             drop(failure);
@@ -162,7 +173,7 @@ fn start(program: &Program, stdio: Stdio) -> Result<sys::Pid, (Step, io::Error)>
         Forked::Parent(pid) => {
             drop((failure_write, stdio));
             let mut bytes = [0; REPORT_LEN];
-            // The pipe closes on exec: end of file means the command runs.
+            // The line closes on exec: end of file means the command runs.
             match File::from(failure).read_exact(&mut bytes) {
                 Err(_) => Ok(pid),
                 Ok(()) => {

@@ -15,9 +15,9 @@ pub(crate) const CHUNK: usize = 32 * 1024;
 /// How long a terminal must say nothing after its command's end to be empty. The kernel moves
 /// what was printed in a worker of its own and does not tell how much is on its way.
 const QUIET: Duration = Duration::from_millis(20);
-/// More than a terminal's buffers hold (64 KiB and a page): what comes later was printed after
-/// the command's end.
-const TERMINAL_BUFFERS: usize = 96 * 1024;
+/// More than a terminal's buffers hold beside what it says is waiting (64 KiB and a page on Linux,
+/// 128 KiB in gVisor): what comes later was printed after the command's end.
+const TERMINAL_BUFFERS: usize = 160 * 1024;
 
 /// One stream of output.
 pub(crate) struct Stream {
@@ -73,11 +73,10 @@ impl Stream {
         if self.left.is_some() {
             return;
         }
+        self.left = self.fd.as_ref().map(|fd| sys::bytes_waiting(fd.as_fd()));
         if self.terminal {
-            self.left = Some(TERMINAL_BUFFERS);
+            self.left = self.left.map(|waiting| waiting + TERMINAL_BUFFERS);
             self.quiet = Some(now + QUIET);
-        } else {
-            self.left = self.fd.as_ref().map(|fd| sys::bytes_waiting(fd.as_fd()));
         }
     }
 

@@ -8,13 +8,16 @@ use std::{
 use crate::sys::{self, Pid};
 
 /// Kills every process of the sandbox that is neither the Guest, nor a keeper in `spare`,
-/// nor below a keeper in `healthy`. Returns how many it found, so that the
-/// caller repeats until a pass finds none (a process may fork while we look).
-pub(crate) fn sweep(healthy: &HashSet<Pid>, spare: &HashSet<Pid>) -> usize {
+/// nor below a keeper in `healthy`, nor in one of `sessions`. Returns how many it found, so that
+/// the caller repeats until a pass finds none (a process may fork while we look).
+pub(crate) fn sweep(healthy: &HashSet<Pid>, spare: &HashSet<Pid>, sessions: &HashSet<Pid>) -> usize {
     let parents = parents();
     let mut found = 0;
     for (&pid, process) in &parents {
         if pid == 1 || process.zombie || spare.contains(&pid) || healthy.contains(&pid) {
+            continue;
+        }
+        if sessions.contains(&process.session) {
             continue;
         }
         match place(pid, healthy, &parents) {
@@ -44,8 +47,15 @@ pub(crate) fn living() -> Vec<Pid> {
     living.map(|(pid, _)| pid).collect()
 }
 
+/// Whether a process of a session has not ended.
+pub(crate) fn session_lives(session: Pid) -> bool {
+    let mut all = parents().into_values();
+    all.any(|process| process.session == session && !process.zombie)
+}
+
 struct Process {
     parent: Pid,
+    session: Pid,
     zombie: bool,
 }
 
@@ -86,7 +96,7 @@ fn parents() -> HashMap<Pid, Process> {
         .collect()
 }
 
-/// Reads state and parent out of `/proc/<pid>/stat` (proc(5)): the name in brackets may
+/// Reads state, parent and session out of `/proc/<pid>/stat` (proc(5)): the name in brackets may
 /// hold any bytes, so fields count from the last bracket.
 fn parse_stat(stat: &[u8]) -> Option<Process> {
     let end = stat.iter().rposition(|&b| b == b')')?;
@@ -94,8 +104,10 @@ fn parse_stat(stat: &[u8]) -> Option<Process> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
+    let session = fields.nth(1)?.parse().ok()?;
     Some(Process {
         parent,
+        session,
         zombie: matches!(state, "Z" | "X"),
     })
 }
@@ -106,15 +118,19 @@ mod tests {
 
     #[test]
     fn a_hostile_process_name_does_not_shift_the_fields() {
-        let process = parse_stat(b"42 (a) S 1 (b) Z 7 1 1 0").expect("parses");
-        assert_eq!(process.parent, 7);
+        let process = parse_stat(b"42 (a) S 1 (b) Z 7 2 3 0").expect("parses");
+        assert_eq!((process.parent, process.session), (7, 3));
         assert!(process.zombie);
         assert!(parse_stat(b"42 nothing").is_none());
     }
 
     #[test]
     fn only_descendants_of_a_root_are_below_it() {
-        let live = |parent| Process { parent, zombie: false };
+        let live = |parent| Process {
+            parent,
+            session: 0,
+            zombie: false,
+        };
         let parents = HashMap::from([
             (2, live(1)),
             (3, live(2)),

@@ -50,6 +50,13 @@ pub(crate) fn become_subreaper() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
+/// Whether the kernel lets a process adopt orphans; gVisor's before 2023 does not.
+pub(crate) fn has_subreapers() -> bool {
+    let mut set: libc::c_int = 0;
+    // SAFETY: PR_GET_CHILD_SUBREAPER writes one int.
+    unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut set, 0, 0, 0) == 0 }
+}
+
 /// Takes the headroom the launcher left between the soft and the hard limit for the
 /// Guest itself and returns the soft limit, which every command gets.
 pub(crate) fn split_process_limit() -> io::Result<ProcessLimit> {
@@ -137,6 +144,18 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     // SAFETY: `ends` has room for two descriptors, which we own afterwards.
     unsafe {
         check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
+        Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
+    }
+}
+
+/// Two ends of a close-on-exec socket that keeps messages apart (socketpair(2)). Unlike a pipe
+/// nobody can open it through `/proc/PID/fd`, which gVisor shows for processes that Linux hides.
+pub(crate) fn line() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: `ends` has room for two descriptors, which we own afterwards.
+    unsafe {
+        check(libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()))?;
         Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Once, time::Duration};
 
 use oci_client::{
-    Client, Reference,
+    Client, Reference, RegistryOperation,
     client::{BlobResponse, Certificate, CertificateEncoding, ClientConfig, ClientProtocol},
     errors::{OciDistributionError, OciErrorCode},
     secrets::RegistryAuth,
@@ -68,8 +68,19 @@ impl Registry {
         })
     }
 
+    /// Gets the token a registry may want (distribution specification, "Token Authentication"). The
+    /// client would do so by itself, and keep to itself why it got none.
+    async fn enter(&self, reference: &Reference) -> Result<(), Fault> {
+        let ask = || async {
+            let entered = self.client.auth(reference, &self.auth, RegistryOperation::Pull).await;
+            entered.map_err(|e| missed(&e))
+        };
+        patiently(ask).await.map(drop)
+    }
+
     /// The document a reference names, and its digest.
     pub(crate) async fn manifest(&self, reference: &Reference) -> Result<(Vec<u8>, Digest), Fault> {
+        self.enter(reference).await?;
         let ask = || async {
             let pulled = self.client.pull_manifest_raw(reference, &self.auth, &ACCEPTED).await;
             pulled.map_err(|e| missed(&e))

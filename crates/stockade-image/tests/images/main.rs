@@ -8,3 +8,4 @@ mod debian;
 mod faults;
 mod pull;
 mod server;
+mod token;

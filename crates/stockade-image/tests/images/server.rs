@@ -6,6 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,22 +17,30 @@ const HTPASSWD: &str = "puller:$2b$04$u0jWJaPFhlqDBOpOdOJHm.N5JP/zKOiDD./eQCgtfp
 
 pub(crate) struct Server {
     child: Child,
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     pub(crate) port: u16,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::with(false)
+        Self::on(Arc::new(tempfile::tempdir().expect("temp dir")), "")
     }
 
     /// One that asks for [`USER`] and [`PASSWORD`].
     pub(crate) fn closed() -> Self {
-        Self::with(true)
+        let dir = tempfile::tempdir().expect("temp dir");
+        let users = dir.path().join("htpasswd");
+        fs::write(&users, HTPASSWD).expect("htpasswd");
+        let auth = format!("htpasswd: {{realm: test, path: {}}}", users.display());
+        Self::on(Arc::new(dir), &auth)
     }
 
-    fn with(auth: bool) -> Self {
-        let dir = tempfile::tempdir().expect("temp dir");
+    /// The same images, from a registry that asks for something (its configuration's `auth`).
+    pub(crate) fn asking_for(self, auth: &str) -> Self {
+        Self::on(Arc::clone(&self.dir), auth)
+    }
+
+    fn on(dir: Arc<tempfile::TempDir>, auth: &str) -> Self {
         for _ in 0..5 {
             let port = free_port();
             let mut child = spawn(dir.path(), port, auth);
@@ -69,14 +78,13 @@ fn free_port() -> u16 {
     listener.local_addr().expect("address").port()
 }
 
-fn spawn(dir: &Path, port: u16, auth: bool) -> Child {
+fn spawn(dir: &Path, port: u16, auth: &str) -> Child {
     let shown = dir.display();
     let mut config = format!(
         "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {shown}}}}}\nhttp: {{addr: 127.0.0.1:{port}, secret: not-secret}}\n"
     );
-    if auth {
-        fs::write(dir.join("htpasswd"), HTPASSWD).expect("htpasswd");
-        config += &format!("auth: {{htpasswd: {{realm: test, path: {shown}/htpasswd}}}}\n");
+    if !auth.is_empty() {
+        config += &format!("auth: {{{auth}}}\n");
     }
     fs::write(dir.join("config.yml"), config).expect("config");
     let mut command = Command::new("docker-registry");

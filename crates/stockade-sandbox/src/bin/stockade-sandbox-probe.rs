@@ -20,6 +20,7 @@ fn main() {
         ["calls"] => calls(),
         ["harmless-calls"] => harmless_calls(),
         ["foreign-abi"] => foreign_abi(),
+        ["keyring", name] => keyring(name),
         ["forks", most] => forks(most),
         ["eat", mebibytes] => eat(mebibytes),
         ["daemon", seconds] => daemon(seconds),
@@ -209,6 +210,23 @@ fn foreign_abi() -> io::Result<String> {
     // SAFETY: getpid (number 20 there) touches no memory.
     unsafe { std::arch::asm!("int 0x80", inlateout("eax") 20 => result) };
     Ok(format!("survived {result}"))
+}
+
+/// Looks for a key in every way there is (keyctl(2)); each way's errno, 0 where it is found.
+fn keyring(name: &str) -> io::Result<String> {
+    const SEARCH: libc::c_long = 10;
+    const KEYRING_ID: libc::c_long = 0;
+    let name = std::ffi::CString::new(name)?;
+    let (kind, name) = (c"user".as_ptr() as libc::c_long, name.as_ptr() as libc::c_long);
+    let (session, user) = (-3, -4);
+    let ways = [
+        ("session", call(libc::SYS_keyctl, [SEARCH, session, kind, name, 0, 0])),
+        ("user", call(libc::SYS_keyctl, [SEARCH, user, kind, name, 0, 0])),
+        ("request", call(libc::SYS_request_key, [kind, name, 0, 0, 0, 0])),
+        ("id", call(libc::SYS_keyctl, [KEYRING_ID, session, 0, 0, 0, 0])),
+        ("add", call(libc::SYS_add_key, [kind, name, kind, 4, session, 0])),
+    ];
+    Ok(ways.map(|(way, errno)| format!("{way} {errno}")).join("\n"))
 }
 
 /// Makes children that wait, until one is refused or there are enough.

@@ -21,7 +21,7 @@ use stockade_domain::SandboxLimits;
 use self::{disks::Disk, mounts::Mounts};
 pub(crate) use self::{
     freezer::{can_freeze, freeze, let_die},
-    group::{CgroupDir, Setting, limits_in_force},
+    group::{CgroupDir, Setting, limits_in_force, out_of_processes},
     memory::{OUT_OF_MEMORY, OomWatch, out_of_memory},
     process::{disk_paths, of_process},
 };

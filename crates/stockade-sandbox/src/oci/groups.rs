@@ -11,16 +11,18 @@ use stockade_domain::SandboxLimits;
 
 use super::runtime::Runtime;
 use crate::{
-    cgroup::{CgroupDir, CgroupPlan},
+    cgroup::{self, CgroupDir, CgroupPlan},
     failure::{Failure, Step},
 };
 
-/// Threads gVisor has on the host when nothing runs in it: its kernel, the keeper of its files
-/// and the command that waits for both. About 60 were seen.
-const GVISOR_THREADS: u64 = 256;
-/// Threads on the host for each of the sandbox's. About 2.7 were seen. How many the sandbox may
-/// have is for gVisor's own kernel to say; this holds when that does not.
+/// Threads gVisor may have on the host for each of the sandbox's, and beside them. Where it traces
+/// (the platform `ptrace`) each process it runs has a thread for each thread of gVisor's that ever
+/// ran it, so they grow with the square of what is busy at once: 60 with nothing in it, 1,250 for
+/// 70 busy processes and 18,000 for 180 were seen. How many the sandbox may have is for gVisor's own
+/// kernel to say; this keeps the rest of the host in threads, and who needs more is ended by
+/// name ([`Groups::out_of_threads`]).
 const GVISOR_FACTOR: u64 = 4;
+const GVISOR_THREADS: u64 = 2048;
 
 /// The cgroups of one sandbox.
 #[derive(Debug, Clone)]
@@ -119,6 +121,11 @@ impl Groups {
             file.map(OwnedFd::from).step("open a cgroup")
         };
         self.entered.iter().map(open).collect()
+    }
+
+    /// Whether a thread was refused on the host because the sandbox had as many as it may.
+    pub(super) fn out_of_threads(&self) -> bool {
+        cgroup::out_of_processes(&self.limiting)
     }
 
     /// Kills what is in them and removes them. Blocking.

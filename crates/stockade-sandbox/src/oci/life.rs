@@ -44,6 +44,10 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Most of a runtime's complaints that is kept, in bytes.
 const LAST_WORDS: usize = 4096;
 
+/// Why a sandbox of gVisor's ended that needed more threads on the host than it may have.
+const OUT_OF_THREADS: &str = "gVisor needed more threads on the host than the limit on processes gives it: \
+    fewer busy processes at once, or a higher limit";
+
 /// What a sandbox keeps on the host. Dropping it removes that.
 pub(super) struct Remains {
     name: String,
@@ -212,6 +216,8 @@ async fn supervise(
         _ = cutting.wait_for(|cut| *cut) => None,
     };
     let starved = cgroup::out_of_memory(remains.groups.limiting());
+    // Elsewhere a refused process is the agent's affair, not the sandbox's end.
+    let threads = runtime == Runtime::Runsc && remains.groups.out_of_threads();
     let left = bury(child, remains).await;
     let words = timeout(FAREWELL, words)
         .await
@@ -220,6 +226,7 @@ async fn supervise(
         .unwrap_or_default();
     let reason = match status {
         _ if starved => OUT_OF_MEMORY.to_owned(),
+        Some(Ok(status)) if threads && !status.success() => OUT_OF_THREADS.to_owned(),
         Some(Ok(status)) => describe(runtime, status, &words),
         Some(Err(e)) => format!("its runtime was lost: {e}"),
         None => "it was destroyed".to_owned(),

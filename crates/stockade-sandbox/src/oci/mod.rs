@@ -20,6 +20,7 @@ mod life;
 mod place;
 mod runtime;
 mod spec;
+mod trial;
 
 use std::{
     path::{Path, PathBuf},
@@ -34,8 +35,8 @@ use async_trait::async_trait;
 use nix::unistd::geteuid;
 use stockade_domain::RunId;
 use stockade_ports::sandbox::{
-    Capabilities, ExecRequest, Exit, FreshSandbox, Kernel, Output, Reaped, RootFs, Sandbox, SandboxError,
-    SandboxEvidence, SandboxFacts, SandboxSpec,
+    Capabilities, FreshSandbox, Kernel, Reaped, RootFs, Sandbox, SandboxError, SandboxEvidence, SandboxFacts,
+    SandboxSpec,
 };
 use tokio::{sync::OnceCell, time::timeout};
 
@@ -277,17 +278,12 @@ impl Sandbox for OciSandbox {
         let trial = SandboxSpec::plain(RunId::from_uuid(uuid::Uuid::nil()));
         let mut live = self.start(trial).await?;
         let ipv6 = live.boundary.take().is_some_and(|boundary| boundary.tcp6.is_some());
-        let stat = stat_works(&live).await;
-        live.end().await;
         let mut notes = vec![format!("{} is {}", self.name(), host.version)];
         notes.extend(host.notes());
-        if !stat {
-            notes.push(
-                "this runtime refuses a flag of statx(2), so ls and stat of coreutils 9 fail in it: use gVisor of \
-                 2023 or later, or an image with other tools"
-                    .to_owned(),
-            );
+        if self.capabilities().kernel == Kernel::Own {
+            notes.extend(trial::missing(&live.client).await);
         }
+        live.end().await;
         if !ipv6 {
             notes.push("this host has no IPv6: sandboxes drop it".to_owned());
         }
@@ -310,23 +306,6 @@ impl Sandbox for OciSandbox {
         let sandboxes = reaped.map_err(|failure| self.error(failure))?;
         Ok(Reaped { sandboxes })
     }
-}
-
-/// Whether `stat` finds a file that is there. Only gVisor is ever wrong about that.
-async fn stat_works(live: &Live<OciLife>) -> bool {
-    let request = ExecRequest {
-        argv: vec!["stat".to_owned(), "/".to_owned()],
-        timeout: Some(HELLO),
-        ..ExecRequest::default()
-    };
-    let Ok(mut process) = live.client.exec(request).await else {
-        return false;
-    };
-    let mut works = false;
-    while let Some(output) = process.output.recv().await {
-        works = output == Output::Exited(Exit::Code(0));
-    }
-    works
 }
 
 /// The record of a sandbox names its cgroups; with the processes in them gone, a directory is

@@ -301,6 +301,15 @@ impl Bed {
         handle
     }
 
+    /// Whether the backend notes that this does not work in it. Where the kernel is the host's
+    /// everything does.
+    pub(crate) async fn misses(&self, what: &str) -> bool {
+        let facts = self.sandbox.check().await.unwrap_or_else(|e| panic!("{e}"));
+        let misses = facts.notes.iter().any(|note| note.contains(what));
+        assert!(!misses || !self.mode.shares_the_kernel(), "{facts:?}");
+        misses
+    }
+
     /// A proved sandbox and its boundary, which nobody serves any more.
     pub(crate) async fn create_with_boundary(&self, spec: SandboxSpec) -> (Arc<dyn SandboxHandle>, Boundary) {
         let fresh = self.sandbox.create(spec).await;

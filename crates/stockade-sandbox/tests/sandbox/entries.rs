@@ -4,8 +4,7 @@ use stockade_ports::sandbox::{Entry, EntryKind, SandboxError};
 
 use crate::bed::{Bed, cases, names, refused, sh};
 
-cases!(;
-    native:
+cases!(
     entries_are_told_as_they_are,
     listings_have_depth_and_an_end,
     directories_are_made_moved_and_removed,

@@ -6,7 +6,9 @@
 //! | Module | Promise |
 //! |---|---|
 //! | `commands` | streams, exit codes, signals, timeouts of whole trees, input, environment |
+//! | `entries` | what is there is told as it is, made, moved and removed, however deep or wide |
 //! | `files` | whole reads and writes, limits, no following of links, a workspace that is never written |
+//! | `images` | an image is the root, its layers cover each other, and nothing in it leads out |
 //! | `inputs` | requests that make no sense are refused and leave nothing |
 //! | `isolation` | no secret, path, process or descriptor of the host, or of a neighbour, is inside |
 //! | `leftovers` | no process, file, mount or cgroup stays behind, however the owner ended |
@@ -15,7 +17,13 @@
 //! | `network` | nothing leaves but through the boundary's sockets |
 //! | `pool` | a sandbox made beforehand is like any other, and nobody's twice |
 //! | `pause` | a paused sandbox stands still, goes on, and can be ended |
-//! | `privileges` | no capability, no dangerous system call, no way to either |
+//! | `privileges` | no capability, no dangerous system call, no key of the host's, no way to either |
+//! | `races` | no path is a trap, however often it is swapped meanwhile |
+//! | `snapshots` | what was written comes back in another sandbox (native alone) |
+//! | `steering` | output limits, signals, stopping and many commands at once |
+//! | `terminal` | a command on a terminal has one, with a size, and is heard to its end |
+//! | `transfer` | files go in and out in pieces, many at once, and a slow reader holds up nobody |
+//! | `watch` | changes are told, and so is that some were lost |
 //!
 //! | Mode | Backend | Beside that |
 //! |---|---|---|
@@ -23,7 +31,7 @@
 //! | `rootless` | native, as an ordinary user | limits only where its cgroup is delegated |
 //! | `runc`, `crun` | OCI runtimes, as root | the reaper removes what a killed owner left |
 //! | `docker` | the Docker Engine API, as root | the same; needs a daemon (`cargo xtask docker COMMAND`) |
-//! | `runsc` | gVisor, as root | the same; a kernel of its own, so `shared_kernel` cases are not asked |
+//! | `runsc` | gVisor, as root | the same; a kernel of its own: what it lacks is asserted in each case |
 //!
 //! Each case runs in a process of its own (this binary again), because the user differs
 //! and because what is left behind is judged after that process has ended. As an ordinary user

@@ -3,19 +3,19 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use stockade_ports::sandbox::{Exit, Output, SandboxError};
+use stockade_ports::sandbox::{Exit, Kernel, Output, SandboxError};
 use tokio::time::timeout;
 
 use crate::bed::{Bed, Mode, bytes, cases, collect, count, refused, request, sh};
 
-cases!(;
-    native:
+cases!(
     an_output_limit_ends_the_tree,
     there_is_one_user,
     signals_reach_the_command_alone,
     many_commands_run_at_once,
     a_stop_asks_before_it_ends,
-    a_paused_sandbox_answers_when_it_goes_on,
+    a_paused_sandbox_answers_when_it_goes_on;
+    oci: too_much_at_once_is_done_or_named,
 );
 
 async fn an_output_limit_ends_the_tree(bed: Bed) {
@@ -169,4 +169,24 @@ async fn a_paused_sandbox_answers_when_it_goes_on(bed: Bed) {
     handle.resume().await.expect("resumes");
     let answer = timeout(Duration::from_secs(20), asked).await.expect("answers");
     assert_eq!(answer.expect("fine"), "awake\n");
+}
+
+/// 180 busy processes and what they start are within this limit, and cost gVisor 18,000 threads on
+/// the host.
+async fn too_much_at_once_is_done_or_named(bed: Bed) {
+    let mut spec = bed.spec();
+    spec.limits.pids = 400;
+    let handle = bed.create_from(spec).await;
+    let spin = "n=0; while [ $n -lt 3000 ]; do n=$((n+1)); done";
+    let script = format!("for i in $(seq 1 180); do ({spin}; sleep 0.2; {spin}) & done; wait; echo done");
+    let ran = sh(&*handle, &script).await;
+    if bed.sandbox.capabilities().kernel == Kernel::Shared || ran.exit == Exit::Code(0) {
+        assert_eq!(ran.ok(), "done\n");
+        return;
+    }
+    assert_eq!(ran.exit, Exit::SandboxGone, "{ran:?}");
+    let reason = handle.ended().await;
+    assert!(reason.contains("more threads on the host than the limit"), "{reason}");
+    let neighbour = bed.create().await;
+    assert_eq!(sh(&*neighbour, "echo well").await.ok(), "well\n");
 }

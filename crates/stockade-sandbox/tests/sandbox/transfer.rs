@@ -8,8 +8,7 @@ use tokio::time::timeout;
 
 use crate::bed::{Bed, bytes, cases, names, refused, run, sh};
 
-cases!(;
-    native:
+cases!(
     a_file_goes_in_and_out_in_pieces,
     a_slow_reader_holds_up_nobody,
     downloads_have_limits_and_reasons,

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use stockade_ports::sandbox::{Change, SandboxError, SandboxHandle, Watched};
+use stockade_ports::sandbox::{Change, Kernel, SandboxError, SandboxHandle, Watched};
 use tokio::time::timeout;
 
 use crate::bed::{Bed, cases, refused, sh};
 
-cases!(;
-    native: changes_are_told,
+cases!(
+    changes_are_told,
     what_appears_below_is_watched_too,
     a_directory_that_moves_is_still_known,
     a_watch_ends_with_its_directory_and_its_owner,
@@ -120,18 +120,22 @@ async fn too_many_changes_are_lost_and_said_so(bed: Bed) {
     let script = "cd /tmp/w/sub; for n in 1 2; do seq 1 9000 | xargs touch; seq 1 9000 | xargs rm; done";
     do_in(&*handle, script).await;
     assert_eq!(sh(&*handle, "echo well").await.ok(), "well\n");
+    // gVisor queues without an end, in the sandbox's own memory: all of them come.
+    let loses = bed.sandbox.capabilities().kernel == Kernel::Shared;
+    let all = 4 * 9000;
     let mut seen = 0;
-    loop {
+    while loses || seen < all {
         let change = timeout(Duration::from_secs(20), watched.changes.recv()).await;
         let change = change
             .unwrap_or_else(|_| panic!("no word of the loss after {seen}"))
             .expect("goes on");
         seen += 1;
         if change.what == "lost" {
+            assert!(loses, "after {seen}");
             assert_eq!(change.path, "/tmp/w");
             break;
         }
-        assert!(seen < 36_000, "all of them came");
+        assert!(!loses || seen < all, "all of them came");
     }
     // It goes on, below as well.
     do_in(&*handle, ": > /tmp/w/sub/after").await;
