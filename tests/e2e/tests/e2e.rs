@@ -9,6 +9,7 @@ mod approvals;
 mod backends;
 mod bad_input;
 mod bad_requests;
+mod bombs;
 mod canary;
 mod crash;
 mod demo;

@@ -7,6 +7,7 @@
 mod disks;
 mod freezer;
 mod group;
+mod hits;
 mod memory;
 mod mounts;
 mod process;
@@ -22,6 +23,7 @@ use self::{disks::Disk, mounts::Mounts};
 pub(crate) use self::{
     freezer::{can_freeze, freeze, let_die},
     group::{CgroupDir, Setting, limits_in_force},
+    hits::limits_hit,
     memory::{OUT_OF_MEMORY, OomWatch, out_of_memory},
     process::{disk_paths, of_process},
 };

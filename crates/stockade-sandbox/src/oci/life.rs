@@ -33,7 +33,7 @@ use super::{
     runtime::{Runtime, pid_file},
 };
 use crate::{
-    cgroup::{self, OUT_OF_MEMORY, OomWatch},
+    cgroup::{self, CgroupDir, OUT_OF_MEMORY, OomWatch},
     failure::{Failure, Step},
     live::{Life, reason},
     native::launch::userns::Slot,
@@ -177,8 +177,8 @@ impl Life for OciLife {
         self.ended().await;
     }
 
-    fn limits_in_force(&self) -> Vec<(&'static str, u64)> {
-        cgroup::limits_in_force(self.groups.limiting())
+    fn cgroups(&self) -> &[CgroupDir] {
+        self.groups.limiting()
     }
 
     async fn freeze(&self, frozen: bool) -> Result<(), SandboxError> {
