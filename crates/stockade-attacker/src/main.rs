@@ -15,6 +15,7 @@ mod abi;
 mod args;
 mod cgroup;
 mod devices;
+mod dump;
 mod files;
 mod handles;
 mod kernel;
@@ -62,6 +63,9 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("sets", privilege::sets),
     ("raise", privilege::raise),
     ("setuid", privilege::setuid),
+    ("capable", privilege::make_capable),
+    ("own-setuid", privilege::make_setuid),
+    ("core", dump::core),
     ("whoami", privilege::whoami),
     ("tty", tty::inject),
     ("namespaces", namespaces::namespaces),
@@ -81,6 +85,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("serve", net::serve),
     ("netlink", netlink::tamper),
     ("forks", resource::forks),
+    ("zombies", resource::zombies),
     ("threads", resource::threads),
     ("memory", resource::memory),
     ("fill", resource::fill),

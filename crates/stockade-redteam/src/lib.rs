@@ -14,6 +14,7 @@
 //! | `plant` | files that must not change and must not be read |
 //! | `inside`, `outside` | the attacker on both sides, and what it told |
 //! | `cases` | the attacks |
+//! | `neighbour` | how long a neighbour's commands take before and during one |
 //! | `judge` | from what was seen to a verdict; pure |
 //! | `surface` | the kernel-surface score, and that of other sandboxes |
 
@@ -23,6 +24,7 @@ mod field;
 mod host;
 mod inside;
 mod judge;
+mod neighbour;
 mod outside;
 mod plant;
 mod report;

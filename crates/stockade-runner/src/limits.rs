@@ -118,7 +118,10 @@ mod tests {
             "{hint}"
         );
         let with = named(Failure::unknown("sandbox_gone", "gone"), &[PIDS, MEMORY]);
-        assert_eq!((with.class, with.code.as_str()), (FailureClass::Terminal, "memory_limit"));
+        assert_eq!(
+            (with.class, with.code.as_str()),
+            (FailureClass::Terminal, "memory_limit")
+        );
         assert!(with.message.contains("1048576"), "{with}");
     }
 }

@@ -81,7 +81,12 @@ impl<L: Life> Live<L> {
         let counted = tokio::task::spawn_blocking(move || cgroup::limits_hit(life.cgroups())).await;
         let mut hit = counted.unwrap_or_default();
         // With the sandbox its counters are gone; what is left is the reason for its end.
-        let starved = self.client.ended().borrow().as_ref().is_some_and(|reason| reason.starts_with(OUT_OF_MEMORY));
+        let starved = self
+            .client
+            .ended()
+            .borrow()
+            .as_ref()
+            .is_some_and(|reason| reason.starts_with(OUT_OF_MEMORY));
         if starved && !hit.contains(&"memory") {
             hit.push("memory");
         }

@@ -1,5 +1,6 @@
 //! The attacks. Each is a function that carries out both runs and says what was seen.
 
+mod bomb;
 mod escape;
 mod files;
 mod leftovers;

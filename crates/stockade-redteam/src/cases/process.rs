@@ -59,7 +59,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         id: "A-PR-09r",
         group: Process,
-        tried: "setuid, setgid, capset, ambient capabilities, bounding set, chroot, higher priority",
+        tried: "setuid, setgid, capset, ambient capabilities, bounding set, chroot, higher and real-time priority",
         expected: "refused",
         run: |field, target| Box::pin(raise(field, target)),
     },

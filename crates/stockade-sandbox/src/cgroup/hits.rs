@@ -11,7 +11,10 @@ pub(crate) fn limits_hit(groups: &[CgroupDir]) -> Vec<&'static str> {
     if out_of_memory(groups) {
         hit.push("memory");
     }
-    if groups.iter().any(|group| refusals(group).is_some_and(|count| count > 0)) {
+    if groups
+        .iter()
+        .any(|group| refusals(group).is_some_and(|count| count > 0))
+    {
         hit.push("pids");
     }
     hit
