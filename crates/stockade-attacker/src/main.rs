@@ -50,6 +50,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("reopen", files::reopen),
     ("tamper", places::tamper),
     ("drop", places::drop_files),
+    ("traps", places::traps),
     ("masked", places::masked),
     ("sysctls", places::sysctls),
     ("sockets", places::sockets),

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `field` | the sandboxes, what is planted around them, runs for them |
 //! | `canary` | servers that must not be reached, the name server that must not be asked |
+//! | `shelf` | a registry with images an attacker made |
 //! | `plant` | files that must not change and must not be read |
 //! | `inside`, `outside` | the attacker on both sides, and what it told |
 //! | `cases` | the attacks |
@@ -28,6 +29,7 @@ mod neighbour;
 mod outside;
 mod plant;
 mod report;
+mod shelf;
 mod surface;
 mod told;
 

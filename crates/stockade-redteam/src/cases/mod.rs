@@ -3,6 +3,7 @@
 mod bomb;
 mod escape;
 mod files;
+mod images;
 mod leftovers;
 mod network;
 mod process;
@@ -35,6 +36,7 @@ pub(crate) struct Case {
 pub(crate) fn all() -> Vec<&'static Case> {
     [
         files::CASES,
+        images::CASES,
         process::CASES,
         network::CASES,
         escape::CASES,
