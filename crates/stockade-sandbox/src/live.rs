@@ -12,7 +12,7 @@ use stockade_ports::sandbox::{
 use tokio::sync::watch;
 
 use crate::{
-    cgroup::{self, CgroupDir, OUT_OF_MEMORY},
+    cgroup::{self, CgroupDir, OUT_OF_MEMORY, OUT_OF_PROCESSES},
     client::Client,
     measure,
 };
@@ -81,14 +81,11 @@ impl<L: Life> Live<L> {
         let counted = tokio::task::spawn_blocking(move || cgroup::limits_hit(life.cgroups())).await;
         let mut hit = counted.unwrap_or_default();
         // With the sandbox its counters are gone; what is left is the reason for its end.
-        let starved = self
-            .client
-            .ended()
-            .borrow()
-            .as_ref()
-            .is_some_and(|reason| reason.starts_with(OUT_OF_MEMORY));
-        if starved && !hit.contains(&"memory") {
-            hit.push("memory");
+        let reason = self.client.ended().borrow().clone().unwrap_or_default();
+        for (limit, words) in [("memory", OUT_OF_MEMORY), ("pids", OUT_OF_PROCESSES)] {
+            if reason.contains(words) && !hit.contains(&limit) {
+                hit.push(limit);
+            }
         }
         if self.client.is_full().await {
             hit.push("disk");

@@ -68,7 +68,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         id: "A-PR-10",
         group: Process,
-        tried: "run a planted set-user-ID program of root's, and one with every file capability",
+        tried: "run a planted set-user-ID program of root's, and one with file capabilities",
         expected: "they run as the plain user or not at all",
         run: |field, target| Box::pin(setuid(field, target)),
     },

@@ -1,6 +1,23 @@
 //! Which limits a sandbox ran into, as the kernel counted it.
 
-use super::{group::CgroupDir, memory::out_of_memory};
+use super::{
+    group::CgroupDir,
+    memory::{OUT_OF_MEMORY, out_of_memory},
+};
+
+/// What the reason for the end of a sandbox says that was refused processes or threads.
+pub(crate) const OUT_OF_PROCESSES: &str = "it had run into its limit on processes and threads";
+
+/// The reason for a sandbox's end with the limits in it that may have led to it, while the groups are
+/// still there to be asked.
+pub(crate) fn epitaph(reason: String, groups: &[CgroupDir]) -> String {
+    let hit = limits_hit(groups);
+    match hit.as_slice() {
+        ["memory", ..] => OUT_OF_MEMORY.to_owned(),
+        [] => reason,
+        _ => format!("{reason}; {OUT_OF_PROCESSES}"),
+    }
+}
 
 /// Names of the limits that groups have refused something for: a process or thread
 /// (`pids.events`, the same in both versions), or memory until something was killed for it.

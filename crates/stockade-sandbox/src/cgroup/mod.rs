@@ -23,7 +23,7 @@ use self::{disks::Disk, mounts::Mounts};
 pub(crate) use self::{
     freezer::{can_freeze, freeze, let_die},
     group::{CgroupDir, Setting, limits_in_force},
-    hits::limits_hit,
+    hits::{OUT_OF_PROCESSES, epitaph, limits_hit},
     memory::{OUT_OF_MEMORY, OomWatch, out_of_memory},
     process::{disk_paths, of_process},
 };

@@ -18,9 +18,10 @@ use crate::{
 /// Threads gVisor has on the host when nothing runs in it: its kernel, the keeper of its files
 /// and the command that waits for both. About 60 were seen.
 const GVISOR_THREADS: u64 = 256;
-/// Threads on the host for each of the sandbox's. About 2.7 were seen. How many the sandbox may
-/// have is for gVisor's own kernel to say; this holds when that does not.
-const GVISOR_FACTOR: u64 = 4;
+/// Threads on the host for each of the sandbox's. About 2.7 were seen for processes that stay, and
+/// about 10 while 64 programs are started at once. How many the sandbox may have is for gVisor's own kernel
+/// to say; this holds when that does not. Reached, it ends gVisor and with it the sandbox.
+const GVISOR_FACTOR: u64 = 16;
 
 /// The cgroups of one sandbox.
 #[derive(Debug, Clone)]

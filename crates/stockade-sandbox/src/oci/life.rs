@@ -211,7 +211,10 @@ async fn supervise(
         // Cut off, or nobody is left who could.
         _ = cutting.wait_for(|cut| *cut) => None,
     };
-    let starved = cgroup::out_of_memory(remains.groups.limiting());
+    let groups = remains.groups.limiting();
+    let starved = cgroup::out_of_memory(groups);
+    // What it adds to a reason that is not known yet.
+    let hit = cgroup::epitaph(String::new(), groups);
     let left = bury(child, remains).await;
     let words = timeout(FAREWELL, words)
         .await
@@ -220,7 +223,7 @@ async fn supervise(
         .unwrap_or_default();
     let reason = match status {
         _ if starved => OUT_OF_MEMORY.to_owned(),
-        Some(Ok(status)) => describe(runtime, status, &words),
+        Some(Ok(status)) => describe(runtime, status, &words) + &hit,
         Some(Err(e)) => format!("its runtime was lost: {e}"),
         None => "it was destroyed".to_owned(),
     };
