@@ -1,6 +1,6 @@
 //! The field: two proved sandboxes of the installation's, and what is planted around them.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
 
 use stockade_domain::{
     AddressException, Environment, NetworkLevel, Run, RunId, RunInput, RunSpec, SandboxLimits, TaskId, TeamId,
@@ -166,6 +166,14 @@ impl Field {
             Kernel::Own => call.with("kernel", "own"),
             Kernel::Shared => call,
         }
+    }
+
+    /// Longest a process inside may take to show on the host; where it never does, that is soon known.
+    pub(crate) fn showing(&self) -> Duration {
+        Duration::from_millis(match self.parts.sandbox.capabilities().kernel {
+            Kernel::Own => 300,
+            Kernel::Shared => 2000,
+        })
     }
 
     pub(crate) fn enforces(&self, limit: &str) -> bool {

@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let layer = Layer::default()
-            .attribute("security.capability", &[1, 0, 10])
+            .attribute("security.capability", &[1, 0, 2])
             .file("a", 0o4755, b"content")
             .symlink("b", "/etc")
             .device("c", b'3', 1, 1);
@@ -222,7 +222,7 @@ mod tests {
         let attributes = first.pax_extensions().unwrap().unwrap();
         let attribute = attributes.flatten().next().unwrap();
         assert_eq!(attribute.key().unwrap(), "SCHILY.xattr.security.capability");
-        assert_eq!(attribute.value_bytes(), [1, 0, 10]);
+        assert_eq!(attribute.value_bytes(), [1, 0, 2]);
         let kinds: Vec<_> = entries
             .map(|entry| entry.unwrap().header().entry_type().as_byte())
             .collect();

@@ -21,4 +21,5 @@ mod production;
 mod reach;
 mod redteam;
 mod rootless;
+mod traps;
 mod upstream;

@@ -59,7 +59,9 @@ impl Bomb {
         loop {
             let own = field.sandbox(self.limits).await.map_err(no_sandbox)?;
             let (inside, pace) = beside(neighbour, own.run(&self.inside)).await;
-            if pace.holds() || tries >= TRIES {
+            // What got all it wanted has failed already.
+            let lost = inside.attempts.iter().any(|attempt| attempt.got);
+            if pace.holds() || lost || tries >= TRIES {
                 return Ok(Blast { own, inside, pace });
             }
             own.end().await;

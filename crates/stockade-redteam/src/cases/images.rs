@@ -117,10 +117,9 @@ fn plain() -> Layer {
         .file("etc/os-release", 0o644, b"ID=plain\n")
 }
 
-/// Where the canaries are that can be named in the format's hundred bytes.
-fn short(field: &Field) -> Vec<String> {
-    let canaries = field.plants.canaries();
-    canaries.filter(|path| path.len() < 90).collect()
+/// A canary of the host's that can be named in the format's hundred bytes.
+fn short(field: &Field) -> Option<String> {
+    field.plants.canaries().find(|path| path.len() < 70)
 }
 
 /// The host's canary by name, and by this one in the image.
@@ -134,7 +133,8 @@ fn canary(field: &Field, name: &str) -> Vec<Call> {
 
 async fn contents(field: &Field, _: &Inside) -> Trial {
     let mut images = Vec::new();
-    for path in short(field) {
+    // One of the places is enough: to whoever unpacks they are the same.
+    if let Some(path) = short(field) {
         let (dir, up) = (path.trim_end_matches("/canary"), format!("../../../../../..{path}"));
         let symlink = plain().symlink("out", dir).file("out/canary", 0o666, b"attacked");
         let whiteout = plain().symlink("out", dir).file("out/.wh.canary", 0o644, b"");
@@ -151,8 +151,6 @@ async fn contents(field: &Field, _: &Inside) -> Trial {
             let calls = canary(field, "/grab");
             images.push(Image { name, layer, calls });
         }
-        // One of the places is enough; a link to each is the same to whoever unpacks.
-        break;
     }
     let root = plain()
         .symlink("etc", "/")
@@ -220,32 +218,25 @@ async fn mount_points(field: &Field, _: &Inside) -> Trial {
     };
     let inside = |path: &'static str| path.trim_start_matches('/');
     let own = [inside(WORKSPACE), inside(AGENT_HOME), inside(AGENTS_DIR)];
+    let null = linked(
+        &["dev/null", "dev/console", "dev/ptmx"],
+        "/proc/sys/kernel/core_pattern",
+    );
+    let kernels = linked(&["proc", "sys"], "/tmp");
+    let shared = linked(&["dev", "tmp", "run", "var/tmp"], &outside);
+    let files = linked(
+        &["etc/hosts", "etc/resolv.conf", "etc/passwd"],
+        &format!("{outside}/canary"),
+    );
     let images = [
-        (
-            "/dev/null and /dev/console linked to core_pattern",
-            linked(
-                &["dev/null", "dev/console", "dev/ptmx"],
-                "/proc/sys/kernel/core_pattern",
-            ),
-        ),
-        ("/dev linked to the host", linked(&["dev"], &outside)),
-        ("/proc linked to /tmp", linked(&["proc"], "/tmp")),
-        ("/sys linked to /proc/self/root", linked(&["sys"], "/proc/self/root")),
-        (
-            "/tmp, /run and /var/tmp linked to the host",
-            linked(&["tmp", "run", "var/tmp"], &outside),
-        ),
+        ("/dev/null and /dev/console linked to core_pattern", null),
+        ("/proc and /sys linked to /tmp", kernels),
+        ("/dev, /tmp, /run and /var/tmp linked to the host", shared),
         (
             "the workspace, the home and the agents linked to the host",
             linked(&own, &outside),
         ),
-        (
-            "files of /etc linked to the host",
-            linked(
-                &["etc/hosts", "etc/resolv.conf", "etc/passwd"],
-                &format!("{outside}/canary"),
-            ),
-        ),
+        ("files of /etc linked to the host", files),
     ];
     let images = images.map(|(name, layer)| Image {
         name,
@@ -253,7 +244,6 @@ async fn mount_points(field: &Field, _: &Inside) -> Trial {
         calls: calls(),
     });
     let mut found = tried(field, images.into_iter().collect()).await;
-    found.inside.retain(|attempt| !attempt.name.contains(": drop"));
     let control = field.outside(&masked).await;
     found.control = control.attempts;
     found.excusable = ROOT_OR_KERNEL;

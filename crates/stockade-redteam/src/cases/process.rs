@@ -209,7 +209,7 @@ async fn background(field: &Field, target: &Inside) -> Trial {
         not_tried: told.complete().err(),
         ..Trial::default()
     };
-    let seen = host::eventually(Duration::from_secs(2), || !host::processes_with(&token).is_empty()).await;
+    let seen = host::eventually(field.showing(), || !host::processes_with(&token).is_empty()).await;
     let pids = host::processes_with(&token);
     if !seen && field.parts.sandbox.capabilities().kernel == Kernel::Own {
         found.excuse = Some(Excuse::OwnKernel);

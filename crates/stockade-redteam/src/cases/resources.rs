@@ -128,10 +128,19 @@ async fn disk(field: &Field, target: &Inside) -> Trial {
 }
 
 async fn inodes(field: &Field, target: &Inside) -> Trial {
-    let call = Call::new("inodes").with("number", 8000);
+    let call = Call::new("inodes").with("number", 5000);
     let inside = call.clone().with("hold", HOLD).with("dir", "/tmp");
     let control = call.with("dir", field.plants.quick().display());
-    Bomb::new("disk", inside, control).is_contained(field, target).await
+    // A small disk has few files to give.
+    let limits = SandboxLimits {
+        disk_bytes: TIGHT.disk_bytes / 3,
+        ..TIGHT
+    };
+    let bomb = Bomb {
+        limits,
+        ..Bomb::new("disk", inside, control)
+    };
+    bomb.is_contained(field, target).await
 }
 
 async fn descriptors(field: &Field, target: &Inside) -> Trial {
@@ -152,7 +161,7 @@ async fn memory(field: &Field, target: &Inside) -> Trial {
 
 /// What is written to a file system in memory is memory.
 async fn memory_files(field: &Field, target: &Inside) -> Trial {
-    let call = Call::new("fill").with("bytes", TIGHT.memory_bytes * 3 / 2);
+    let call = Call::new("fill").with("bytes", TIGHT.memory_bytes + (32 << 20));
     let control = call.clone().with("dir", field.plants.outside().display());
     let bomb = Bomb {
         limits: SandboxLimits {
@@ -207,7 +216,7 @@ async fn processor(field: &Field, target: &Inside) -> Trial {
     };
     let call = Call::new("spin")
         .with("number", 4)
-        .with("ms", 600)
+        .with("ms", 400)
         .with("over", limits.cpu_millis * 2);
     let bomb = Bomb {
         limits,
@@ -244,14 +253,22 @@ async fn processor(field: &Field, target: &Inside) -> Trial {
 /// that it would be noticed.
 async fn starve(field: &Field, target: &Inside) -> Trial {
     let threads = available_parallelism().map_or(2, usize::from) * 32;
-    let call = Call::new("spin").with("number", threads).with("ms", 700);
+    // What they use is not the question here.
+    let spin = |threads: usize| {
+        Call::new("spin")
+            .with("number", threads)
+            .with("ms", 500)
+            .with("over", u64::MAX)
+    };
+    // Outside twice as many, so that there is no doubt.
+    let (call, outside) = (spin(threads), spin(threads * 2));
     let limits = SandboxLimits {
         pids: TIGHT.pids + threads as u64,
         ..TIGHT
     };
     let bomb = Bomb {
         limits,
-        ..Bomb::new("cpu", call.clone(), call.clone())
+        ..Bomb::new("cpu", call, outside.clone())
     };
     let Blast { own, inside, pace } = match bomb.set_off(field, target).await {
         Ok(blast) => blast,
@@ -263,12 +280,12 @@ async fn starve(field: &Field, target: &Inside) -> Trial {
         ..Trial::default()
     };
     found.host.push(pace.sighting());
-    let mut starved = beside(target, field.outside(&call)).await.1;
+    let mut starved = beside(target, field.outside(&outside)).await.1;
     for _ in 1..TRIES {
         if !starved.holds() {
             break;
         }
-        starved = beside(target, field.outside(&call)).await.1;
+        starved = beside(target, field.outside(&outside)).await.1;
     }
     let seen = Sighting::new(
         "the same outside",
@@ -281,7 +298,7 @@ async fn starve(field: &Field, target: &Inside) -> Trial {
 }
 
 async fn flood(field: &Field, target: &Inside) -> Trial {
-    const LIMIT: u64 = 16 << 20;
+    const LIMIT: u64 = 8 << 20;
     let call = |bytes: u64| {
         let mut call = Call::new("flood").with("bytes", bytes);
         call.max_output = LIMIT;
@@ -312,7 +329,7 @@ async fn flood(field: &Field, target: &Inside) -> Trial {
 async fn stubborn(field: &Field, target: &Inside) -> Trial {
     let (own_token, control_token) = (format!("stay-{}", field.token()), format!("rest-{}", field.token()));
     let mut call = Call::new("stay").with("parent", "stays").with("token", &own_token);
-    call.timeout = Duration::from_millis(1500);
+    call.timeout = Duration::from_millis(1000);
     let mut found = Trial::default();
     match target.start(&call).await {
         Ok(process) => {
