@@ -238,8 +238,12 @@ pub(crate) fn flood(args: &Args) {
 }
 
 /// Keeps `number=` threads busy for `ms=` and says how much of the processor that was, in
-/// thousandths, and how much work was done.
+/// thousandths, and how much work was done. With `ordinary=yes` at the usual priority, where it was
+/// started at a lower one and may raise it.
 pub(crate) fn spin(args: &Args) {
+    if args.get("ordinary") == "yes" {
+        let _ = try_call(libc::SYS_setpriority, &[0, 0, 0]);
+    }
     let time = Duration::from_millis(args.number("ms"));
     let begun = Instant::now();
     let before = consumed();

@@ -17,9 +17,9 @@ use crate::support::{
 fn traps(mark: &Path) -> String {
     let mark = mark.display();
     format!(
-        "trap() {{ printf '#!/bin/sh\\ntouch {mark}\\ncat\\n' > $1; chmod 755 $1; }}; mkdir -p hooks .git/hooks; \
+        "lay() {{ printf '#!/bin/sh\\ntouch {mark}\\ncat\\n' > $1; chmod 755 $1; }}; mkdir -p hooks .git/hooks; \
          for h in pre-commit post-checkout post-index-change reference-transaction pre-applypatch; do \
-         trap hooks/$h; trap .git/hooks/$h; done; trap run.sh; \
+         lay hooks/$h; lay .git/hooks/$h; done; lay run.sh; \
          git config core.hooksPath $PWD/hooks; git config core.fsmonitor $PWD/run.sh; git config core.pager $PWD/run.sh; \
          git config core.sshCommand $PWD/run.sh; git config filter.x.clean $PWD/run.sh; git config filter.x.smudge $PWD/run.sh; \
          git config filter.x.required true; git config diff.x.textconv $PWD/run.sh; git config diff.external $PWD/run.sh; \
