@@ -13,6 +13,7 @@ mod failure;
 mod layers;
 mod links;
 mod process;
+mod redteam;
 mod setup;
 mod tally;
 mod test;

@@ -2,6 +2,7 @@
 //!
 //! The last line of the output is `N passed, N failed`: tests and checks count alike.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::agents::Agents;
 use crate::dockerd::{self, Dockerd};
 use crate::failure::Reported;
 use crate::process::{self, Captured};
+use crate::redteam;
 use crate::setup;
 use crate::tally::{self, Tally};
 use crate::tools::Deny;
@@ -36,6 +38,13 @@ struct Context {
     agents: Agents,
     deny: Deny,
     quick: bool,
+}
+
+impl Context {
+    /// The binary that the step `build` makes.
+    fn stockade(&self) -> PathBuf {
+        self.workspace.target.join("debug/stockade")
+    }
 }
 
 /// One line of the final table.
@@ -100,6 +109,11 @@ const STEPS: &[Step] = &[
         check(cargo_with(&["build", "--workspace", "--bins", "--locked"]))
     }),
     step("tests", "every test of every crate", tests),
+    step(
+        "redteam",
+        "every attack fails on every backend, and every control works",
+        |context| redteam::run(&context.stockade()),
+    ),
     slow("doctests", "every example in the documentation", doctests),
     slow("deny", "licences, bans and sources of the dependencies", |context| {
         check(context.deny.check(&["licenses", "bans", "sources"])?)
@@ -137,7 +151,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if agents_wanted {
         setup::packages(setup::AGENTS)?;
     }
-    if steps.iter().any(|step| step.name == "tests") {
+    if steps.iter().any(|step| step.name == "tests" || step.name == "redteam") {
         setup::packages(setup::sandbox())?;
     }
     setup::packages(setup::BASE)?;
@@ -300,7 +314,7 @@ fn tests(context: &Context) -> Result<Tally> {
     if let Some(docker) = &docker {
         command.env(dockerd::VARIABLE, docker.socket());
     }
-    command.env("STOCKADE_BIN", context.workspace.target.join("debug/stockade"));
+    command.env("STOCKADE_BIN", context.stockade());
     if context.quick {
         // The tests with real agents live in a module of this name.
         command.args(["--", "--skip", "agents::"]);

@@ -15,6 +15,7 @@ mod abi;
 mod args;
 mod cgroup;
 mod devices;
+mod dump;
 mod files;
 mod handles;
 mod kernel;
@@ -49,6 +50,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("reopen", files::reopen),
     ("tamper", places::tamper),
     ("drop", places::drop_files),
+    ("traps", places::traps),
     ("masked", places::masked),
     ("sysctls", places::sysctls),
     ("sockets", places::sockets),
@@ -62,6 +64,9 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("sets", privilege::sets),
     ("raise", privilege::raise),
     ("setuid", privilege::setuid),
+    ("capable", privilege::make_capable),
+    ("own-setuid", privilege::make_setuid),
+    ("core", dump::core),
     ("whoami", privilege::whoami),
     ("tty", tty::inject),
     ("namespaces", namespaces::namespaces),
@@ -81,6 +86,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("serve", net::serve),
     ("netlink", netlink::tamper),
     ("forks", resource::forks),
+    ("zombies", resource::zombies),
     ("threads", resource::threads),
     ("memory", resource::memory),
     ("fill", resource::fill),

@@ -1,8 +1,8 @@
 //! Places of a root file system: read-only parts, parts of `/proc` and `/sys`, sockets.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::Read as _,
+    fs::{self, File, OpenOptions},
+    io::{Read as _, Write as _},
     os::unix::{
         fs::{MetadataExt as _, OpenOptionsExt as _},
         net::UnixStream,
@@ -80,6 +80,36 @@ pub(crate) fn drop_files(args: &Args) {
             Err(error) => format!("{}: {error}", path.display()),
         };
         attempt(&format!("drop:{dir}"), refused(told));
+    }
+}
+
+/// Files that programs outside run or obey by themselves.
+const TRAPS: [&str; 8] = [
+    ".claude/settings.json",
+    ".git/hooks/pre-commit",
+    ".git/config.worktree",
+    ".mcp.json",
+    ".bashrc",
+    ".vscode/tasks.json",
+    ".envrc",
+    ".github/workflows/x.yml",
+];
+
+/// Makes files that programs outside run or obey, in every `dir=` that is there.
+pub(crate) fn traps(args: &Args) {
+    for trap in TRAPS {
+        any(
+            trap,
+            args.all("dir").map(|dir| -> Outcome {
+                let path = Path::new(dir).join(trap);
+                fs::metadata(dir)?;
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+                File::create_new(&path)?.write_all(b"#!/bin/sh\n")?;
+                Ok(format!("made {}", path.display()))
+            }),
+        );
     }
 }
 

@@ -1,10 +1,10 @@
 //! Rights this process has and could get.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use crate::{
     args::Args,
-    sys::{in_child, try_call},
+    sys::{at, c, in_child, try_call},
     tell::{Outcome, any, attempt, refused},
 };
 
@@ -103,6 +103,14 @@ pub(crate) fn raise(args: &Args) {
     each("chroot", libc::SYS_chroot, &[c".".as_ptr() as usize]);
     if !args.own_kernel() {
         each("nice", libc::SYS_setpriority, &[0, 0, crate::sys::minus(20)]);
+        // struct sched_param: the lowest real-time priority, which comes before everything else.
+        let priority = 1_i32;
+        for (name, policy) in [("sched-fifo", libc::SCHED_FIFO), ("sched-rr", libc::SCHED_RR)] {
+            let args = [0, policy as usize, (&raw const priority) as usize];
+            each(name, libc::SYS_sched_setscheduler, &args);
+        }
+        // IOPRIO_WHO_PROCESS, and class IOPRIO_CLASS_RT (ioprio_set(2)).
+        each("ioprio-realtime", libc::SYS_ioprio_set, &[1, 0, 1 << 13]);
     }
 }
 
@@ -115,17 +123,53 @@ fn capset(effective: u32, inheritable: u32) -> Result<usize, i32> {
 
 /// Starts programs that belong to root and carry the set-user-ID bit or file capabilities.
 pub(crate) fn setuid(args: &Args) {
+    any("setuid", args.all("path").map(run));
+    any("file-capabilities", args.all("capable").map(run));
+}
+
+fn run(path: &str) -> Outcome {
+    let output = Command::new(path).arg("whoami").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.contains("got superuser") || text.contains("got capabilities") {
+        Ok(format!("{path} ran with rights"))
+    } else if text.contains("plain user") {
+        refused("it ran as the plain user")
+    } else {
+        refused(format!("it did not run: {}", output.status))
+    }
+}
+
+/// Gives `path=` file capabilities, as a careless image does (capabilities(7)): CAP_CHOWN,
+/// CAP_DAC_OVERRIDE and CAP_SETUID, which are in almost every bounding set, also in a container's.
+pub(crate) fn make_capable(args: &Args) {
+    let path = c(args.get("path"));
+    // struct vfs_cap_data, revision 2, effective: permitted and inheritable, twice 32 bits.
+    let data = [0x0200_0001_u32, 0x83, 0, 0, 0];
+    let name = c("security.capability");
+    let outcome = crate::sys::attempt(
+        libc::SYS_setxattr,
+        &[at(&path), at(&name), data.as_ptr() as usize, size_of_val(&data), 0],
+    );
+    attempt("capable", outcome);
+}
+
+/// Makes set-user-ID programs of the attacker itself, with file capabilities where that is allowed,
+/// in every `dir=`, and starts them.
+pub(crate) fn make_setuid(args: &Args) {
     any(
-        "setuid",
-        args.all("path").map(|path| -> Outcome {
-            let output = Command::new(path).arg("whoami").output()?;
-            let text = String::from_utf8_lossy(&output.stdout);
-            if text.contains("got superuser") || text.contains("got capabilities") {
-                Ok(format!("{path} ran with rights"))
-            } else if text.contains("plain user") {
-                refused("it ran as the plain user")
-            } else {
-                refused(format!("it did not run: {}", output.status))
+        "own-setuid",
+        args.all("dir").map(|dir| -> Outcome {
+            let path = format!("{dir}/own-setuid");
+            let _ = fs::remove_file(&path);
+            fs::copy("/proc/self/exe", &path)?;
+            let made = try_call(libc::SYS_chown, &[at(&c(&path)), 0, 0]);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o6755))?;
+            let ran = run(&path);
+            let _ = fs::remove_file(&path);
+            match (made, ran) {
+                (Ok(_), Ok(_)) => Ok(format!("{path} belongs to root, and ran with rights")),
+                (_, Ok(what)) => Ok(what),
+                (_, Err(refusal)) => Err(refusal),
             }
         }),
     );

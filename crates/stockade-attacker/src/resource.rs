@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::{
-    fs::{self, File, OpenOptions},
+    cell::{Cell, RefCell},
+    fs::{self, File},
     io::{self, Write as _},
     thread,
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use std::{
 
 use crate::{
     args::Args,
-    sys::{alarm, fork, kill, owned, try_call, wait},
+    sys::{alarm, exit, fork, kill, owned, try_call, wait},
     tell::{Outcome, Refusal, attempt, count, refused},
 };
 
@@ -31,28 +32,58 @@ fn tell(name: &str, reached: u64, wanted: u64, stopped: Option<Refusal>) {
     );
 }
 
-/// Starts `number=` processes that stay, each of which would do the same.
-pub(crate) fn forks(args: &Args) {
+/// Takes one more, again and again: until it has `number=`, or, once it is refused, for `hold=`
+/// milliseconds more, as something that does not know its limit would. The last refusal.
+fn take(args: &Args, mut taken: impl FnMut() -> u64, mut more: impl FnMut() -> Result<(), Refusal>) -> Option<Refusal> {
     let wanted = args.number("number");
-    let mut children = Vec::new();
-    let mut stopped = None;
-    while (children.len() as u64) < wanted {
-        match fork() {
-            Ok(Some(pid)) => children.push(pid),
-            Ok(None) => {
-                alarm(20);
-                loop {
-                    let _ = try_call(libc::SYS_pause, &[]);
+    let hold = Duration::from_millis(args.number("hold"));
+    let mut first: Option<Instant> = None;
+    let mut refused = None;
+    while taken() < wanted {
+        match more() {
+            Ok(()) => {}
+            Err(refusal) => {
+                refused = Some(refusal);
+                if first.get_or_insert_with(Instant::now).elapsed() >= hold {
+                    break;
                 }
-            }
-            Err(errno) => {
-                stopped = Some(errno.into());
-                break;
             }
         }
     }
-    tell("processes", children.len() as u64, wanted, stopped);
-    for pid in children {
+    refused
+}
+
+/// Starts `number=` processes that stay, each of which would do the same.
+pub(crate) fn forks(args: &Args) {
+    copies(args, "processes", || {
+        alarm(20);
+        loop {
+            let _ = try_call(libc::SYS_pause, &[]);
+        }
+    });
+}
+
+/// Starts `number=` processes that end at once and that nobody waits for.
+pub(crate) fn zombies(args: &Args) {
+    copies(args, "zombies", || exit(0));
+}
+
+fn copies(args: &Args, name: &str, child: impl Fn()) {
+    let children = RefCell::new(Vec::new());
+    let count = || children.borrow().len() as u64;
+    let stopped = take(args, count, || match fork() {
+        Ok(Some(pid)) => {
+            children.borrow_mut().push(pid);
+            Ok(())
+        }
+        Ok(None) => {
+            child();
+            exit(0)
+        }
+        Err(errno) => Err(errno.into()),
+    });
+    tell(name, count(), args.number("number"), stopped);
+    for pid in children.take() {
         if kill(pid, libc::SIGKILL).is_ok() {
             wait(pid);
         }
@@ -61,29 +92,31 @@ pub(crate) fn forks(args: &Args) {
 
 /// Starts `number=` threads that stay.
 pub(crate) fn threads(args: &Args) {
-    let wanted = args.number("number");
-    let mut started = 0;
-    let mut stopped = None;
-    while started < wanted {
-        let idle = || thread::sleep(Duration::from_secs(20));
-        match thread::Builder::new().stack_size(16 << 10).spawn(idle) {
-            Ok(_) => started += 1,
-            Err(error) => {
-                stopped = Some(error.into());
-                break;
-            }
-        }
-    }
-    tell("threads", started, wanted, stopped);
+    let started = Cell::new(0);
+    let stopped = take(
+        args,
+        || started.get(),
+        || {
+            let idle = || thread::sleep(Duration::from_secs(20));
+            thread::Builder::new().stack_size(16 << 10).spawn(idle)?;
+            started.set(started.get() + 1);
+            Ok(())
+        },
+    );
+    tell("threads", started.get(), args.number("number"), stopped);
 }
 
-/// Takes `bytes=` of memory, a MiB at a time, and writes to each page.
+/// Takes `bytes=` of memory, a MiB at a time, and writes to each page. At `at=` it writes to what
+/// it has for `hold=` milliseconds before it goes on.
 pub(crate) fn memory(args: &Args) {
     const STEP: usize = 1 << 20;
     let wanted = args.number("bytes");
     let mut taken = 0_u64;
     let mut stopped = None;
     while taken < wanted {
+        if taken > 0 && taken == args.number("at") {
+            rewrite(Duration::from_millis(args.number("hold")));
+        }
         let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize;
         match try_call(libc::SYS_mmap, &[0, STEP, protection, flags, usize::MAX, 0]) {
@@ -101,7 +134,15 @@ pub(crate) fn memory(args: &Args) {
     tell("memory", taken, wanted, stopped);
 }
 
-/// Writes `bytes=` into a file in every `dir=`.
+/// Takes a little memory, writes to it and gives it back, over and over.
+fn rewrite(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        let _ = std::hint::black_box(vec![0x5a_u8; 4 << 20]);
+    }
+}
+
+/// Writes `bytes=` into a file in every `dir=`; once it is full, for `hold=` milliseconds more.
 pub(crate) fn fill(args: &Args) {
     let wanted = args.number("bytes");
     let block = vec![0x5a_u8; 1 << 20];
@@ -118,6 +159,13 @@ pub(crate) fn fill(args: &Args) {
         };
         let mut pour = pour;
         let stopped = pour().err().map(Refusal::from);
+        let full = Instant::now();
+        while stopped.is_some() && full.elapsed() < Duration::from_millis(args.number("hold")) {
+            let _ = File::options()
+                .append(true)
+                .open(&path)
+                .and_then(|mut file| file.write_all(&block));
+        }
         let _ = fs::remove_file(&path);
         tell(&format!("bytes:{}", args.get("label")), written, wanted, stopped);
     }
@@ -128,20 +176,21 @@ pub(crate) fn inodes(args: &Args) {
     let wanted = args.number("number");
     for dir in args.all("dir") {
         let place = format!("{dir}/inodes-{}", std::process::id());
-        let mut made = 0_u64;
+        let made = Cell::new(0);
         let mut stopped = fs::create_dir(&place).err().map(Refusal::from);
-        while stopped.is_none() && made < wanted {
-            match OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(format!("{place}/{made}"))
-            {
-                Ok(_) => made += 1,
-                Err(error) => stopped = Some(error.into()),
-            }
+        if stopped.is_none() {
+            stopped = take(
+                args,
+                || made.get(),
+                || {
+                    File::create_new(format!("{place}/{}", made.get()))?;
+                    made.set(made.get() + 1);
+                    Ok(())
+                },
+            );
         }
         let _ = fs::remove_dir_all(&place);
-        tell("files", made, wanted, stopped);
+        tell("files", made.get(), wanted, stopped);
     }
 }
 
@@ -160,17 +209,14 @@ pub(crate) fn descriptors(args: &Args) {
             }
         }
     }
-    let (mut open, mut stopped) = (Vec::new(), None);
-    while (open.len() as u64) < wanted {
-        match try_call(libc::SYS_dup, &[1]) {
-            Ok(fd) => open.push(owned(fd)),
-            Err(errno) => {
-                stopped = Some(errno.into());
-                break;
-            }
-        }
-    }
-    let reached = open.len() as u64;
+    let open = RefCell::new(Vec::new());
+    let count = || open.borrow().len() as u64;
+    let stopped = take(args, count, || {
+        let fd = try_call(libc::SYS_dup, &[1])?;
+        open.borrow_mut().push(owned(fd));
+        Ok(())
+    });
+    let reached = count();
     drop(open);
     tell("descriptors", reached, wanted, stopped);
 }
@@ -192,8 +238,12 @@ pub(crate) fn flood(args: &Args) {
 }
 
 /// Keeps `number=` threads busy for `ms=` and says how much of the processor that was, in
-/// thousandths, and how much work was done.
+/// thousandths, and how much work was done. With `ordinary=yes` at the usual priority, where it was
+/// started at a lower one and may raise it.
 pub(crate) fn spin(args: &Args) {
+    if args.get("ordinary") == "yes" {
+        let _ = try_call(libc::SYS_setpriority, &[0, 0, 0]);
+    }
     let time = Duration::from_millis(args.number("ms"));
     let begun = Instant::now();
     let before = consumed();

@@ -46,6 +46,8 @@ event_types! {
     SandboxProgress = "sandbox.progress",
     /// The sandbox and its boundary are in place and measured up.
     SandboxReady = "sandbox.ready",
+    /// The sandbox ran into one of its limits; the first time for each.
+    SandboxLimit = "sandbox.limit",
     /// The sandbox's writable layer was kept.
     SandboxSnapshot = "sandbox.snapshot",
     /// The sandbox is gone.

@@ -148,6 +148,9 @@ pub struct RunResult {
     /// Digest of the patch.
     #[serde(default)]
     pub patch_digest: Option<Digest>,
+    /// Limits of the sandbox that the run met on its way, for example `pids=64`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits_hit: Vec<String>,
 }
 
 /// One attempt at a task.

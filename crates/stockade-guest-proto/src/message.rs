@@ -165,6 +165,11 @@ pub enum ToGuest {
         /// The request.
         id: u32,
     },
+    /// Asks whether there is room left where commands may write. [`FromGuest::Room`] follows.
+    Room {
+        /// The request.
+        id: u32,
+    },
     /// Tries what a command could do and tells what happened.
     Probe(ProbeStart),
     /// Gives up every privilege and installs system call filters, for good and for everything
@@ -287,6 +292,13 @@ pub enum FromGuest {
     Pong {
         /// The request.
         id: u32,
+    },
+    /// Answer to [`ToGuest::Room`].
+    Room {
+        /// The request.
+        id: u32,
+        /// Whether no block or no file more fits somewhere commands may write.
+        full: bool,
     },
     /// A message of a later version.
     #[serde(other)]

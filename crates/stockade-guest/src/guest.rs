@@ -191,6 +191,10 @@ impl Guest {
             ToGuest::Shutdown => return false,
             ToGuest::Hello { .. } | ToGuest::Unknown => {}
             ToGuest::Ping { id } => self.conn.send(&FromGuest::Pong { id }),
+            ToGuest::Room { id } => {
+                let full = probe::is_full();
+                self.conn.send(&FromGuest::Room { id, full });
+            }
             ToGuest::Probe(start) => probe::run(&start, self.limit, &mut self.conn),
             ToGuest::Confine { id, filters } => confine::run(id, &filters, &mut self.conn),
             ToGuest::Exec(request) => self.start(request),

@@ -47,8 +47,8 @@ pub use engine::{Activities, Engine, EngineError};
 pub use image::{Collected, ImageError, Images, PullProgress};
 pub use model::{ModelError, ModelProvider, ModelRequest, ModelResponse, wire_error};
 pub use sandbox::{
-    Boundary, Capabilities, ExecRequest, Exit, FreshSandbox, ImageTree, Measurement, Output, ProbePlan, Process,
-    Reaped, RootFs, Sandbox, SandboxError, SandboxEvidence, SandboxFacts, SandboxHandle, SandboxSpec, Snapshot,
-    Witness, prove,
+    Boundary, Capabilities, ExecRequest, Exit, FreshSandbox, ImageTree, LimitHit, Measurement, Output, ProbePlan,
+    Process, Reaped, RootFs, Sandbox, SandboxError, SandboxEvidence, SandboxFacts, SandboxHandle, SandboxSpec,
+    Snapshot, Witness, prove,
 };
 pub use store::{Claim, CreateRun, CreateTask, Created, Lease, Message, Settle, Store, StoreError, TokenRecord};

@@ -1,13 +1,13 @@
 //! The field: two proved sandboxes of the installation's, and what is planted around them.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc};
+use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, time::Duration};
 
 use stockade_domain::{
     AddressException, Environment, NetworkLevel, Run, RunId, RunInput, RunSpec, SandboxLimits, TaskId, TeamId,
 };
 use stockade_policy::Policy;
 use stockade_ports::{
-    Clock as _, CreateRun, CreateTask, Egress, ProbePlan, RootFs, Sandbox, SandboxFacts, SandboxSpec, Store,
+    Clock as _, CreateRun, CreateTask, Egress, Images, ProbePlan, RootFs, Sandbox, SandboxFacts, SandboxSpec, Store,
     SystemClock, Witness, prove,
     sandbox::{Check, Kernel},
 };
@@ -45,6 +45,8 @@ pub struct Parts {
     pub spec: RunSpec,
     /// What the sandboxes' root file systems are made of.
     pub rootfs: RootFs,
+    /// An image store of the red team's own, for images an attacker made.
+    pub images: Arc<dyn Images>,
     /// The servers.
     pub canaries: Arc<Canaries>,
     /// The installation's state directory: the plants stand in it, and nothing may stay in it.
@@ -99,8 +101,9 @@ impl Field {
         let victim = outside::start(&plants.attacker(), &plants.outside(), &victim, (named.0, &named.1)).await?;
         let claims = Mutex::new(());
         let limits = parts.spec.environment.limits;
-        let (target, proved) = provision(&parts, &plants, &claims, limits).await?;
-        let (neighbour, _) = provision(&parts, &plants, &claims, limits).await?;
+        let rootfs = || parts.rootfs.clone();
+        let (target, proved) = provision(&parts, &plants, &claims, rootfs(), limits).await?;
+        let (neighbour, _) = provision(&parts, &plants, &claims, rootfs(), limits).await?;
         Ok(Self {
             parts,
             plants,
@@ -116,7 +119,12 @@ impl Field {
 
     /// One more sandbox.
     pub(crate) async fn sandbox(&self, limits: SandboxLimits) -> Result<Inside, RedTeamError> {
-        let (inside, _) = provision(&self.parts, &self.plants, &self.claims, limits).await?;
+        self.sandbox_of(self.parts.rootfs.clone(), limits).await
+    }
+
+    /// One more, made of something else.
+    pub(crate) async fn sandbox_of(&self, rootfs: RootFs, limits: SandboxLimits) -> Result<Inside, RedTeamError> {
+        let (inside, _) = provision(&self.parts, &self.plants, &self.claims, rootfs, limits).await?;
         Ok(inside)
     }
 
@@ -160,6 +168,14 @@ impl Field {
         }
     }
 
+    /// Longest a process inside may take to show on the host; where it never does, that is soon known.
+    pub(crate) fn showing(&self) -> Duration {
+        Duration::from_millis(match self.parts.sandbox.capabilities().kernel {
+            Kernel::Own => 300,
+            Kernel::Shared => 2000,
+        })
+    }
+
     pub(crate) fn enforces(&self, limit: &str) -> bool {
         self.facts.enforced_limits.iter().any(|enforced| enforced == limit)
     }
@@ -180,6 +196,7 @@ async fn provision(
     parts: &Parts,
     plants: &Plants,
     claims: &Mutex<()>,
+    rootfs: RootFs,
     limits: SandboxLimits,
 ) -> Result<(Inside, Vec<Check>), RedTeamError> {
     let (run, lease) = {
@@ -189,7 +206,7 @@ async fn provision(
     };
     let wrong = |error: &dyn std::fmt::Display| RedTeamError::Sandbox(error.to_string());
     let spec = SandboxSpec {
-        rootfs: parts.rootfs.clone(),
+        rootfs,
         limits,
         workspace: Some(plants.scratch.join("workspace")),
         base_git: Some(plants.scratch.join("base.git")),

@@ -30,6 +30,25 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     !matches!(state, None | Some('Z' | 'X' | 'T' | 't'))
 }
 
+/// The control groups of a process, one line for each hierarchy (cgroups(7)).
+pub(crate) fn groups_of(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()
+}
+
+/// The first process of the process namespace another one is in.
+pub(crate) fn first_beside(pid: i32) -> Option<i32> {
+    let space = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let wanted = space(pid)?;
+    let first = |pid: &i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        line.and_then(|line| line.split_whitespace().last()) == Some("1")
+    };
+    let entries = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.find(|pid| space(*pid).as_ref() == Some(&wanted) && first(pid))
+}
+
 /// The namespaces processes are in, by the kernel's name for them: `net:[4026531840]`.
 pub(crate) fn namespaces(pids: &[i32]) -> BTreeSet<String> {
     let kinds = ["net", "mnt", "pid", "ipc", "uts", "user"];

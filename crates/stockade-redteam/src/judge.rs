@@ -62,6 +62,8 @@ pub enum Excuse {
     NotEnforced,
     /// The sandbox has a kernel of its own, and the host sees none of its processes.
     OwnKernel,
+    /// The backend declares that it takes no images.
+    NoImages,
     /// The environment opens no name, so nothing is allowed that could be tried.
     NothingAllowed,
 }
@@ -75,6 +77,7 @@ impl Excuse {
             Self::KernelLacks => "this host's kernel does not have it",
             Self::NotEnforced => "the backend declares that it cannot enforce this limit on this host",
             Self::OwnKernel => "the sandbox has a kernel of its own and the host sees none of its processes",
+            Self::NoImages => "the backend declares that it takes no images",
             Self::NothingAllowed => "the environment opens no name",
         }
     }

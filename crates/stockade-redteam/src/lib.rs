@@ -11,9 +11,11 @@
 //! |---|---|
 //! | `field` | the sandboxes, what is planted around them, runs for them |
 //! | `canary` | servers that must not be reached, the name server that must not be asked |
+//! | `shelf` | a registry with images an attacker made |
 //! | `plant` | files that must not change and must not be read |
 //! | `inside`, `outside` | the attacker on both sides, and what it told |
 //! | `cases` | the attacks |
+//! | `neighbour` | how long a neighbour's commands take before and during one |
 //! | `judge` | from what was seen to a verdict; pure |
 //! | `surface` | the kernel-surface score, and that of other sandboxes |
 
@@ -23,9 +25,11 @@ mod field;
 mod host;
 mod inside;
 mod judge;
+mod neighbour;
 mod outside;
 mod plant;
 mod report;
+mod shelf;
 mod surface;
 mod told;
 

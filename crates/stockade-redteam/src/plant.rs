@@ -6,6 +6,7 @@ use std::{
     io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use crate::{ATTACKER, RedTeamError, judge::Sighting, prepare};
@@ -65,17 +66,10 @@ impl Plants {
         file(&self.scratch.join("base.git/HEAD"), b"ref: refs/heads/main\n", 0o644)?;
         file(&self.scratch.join("agents/canary"), text.as_bytes(), 0o666)?;
         file(&self.attacker(), ATTACKER, 0o755)?;
-        file(&self.scratch.join("agents/attacker"), ATTACKER, 0o755)?;
-        // The owner first: changing it clears the bit.
-        for path in [
-            self.scratch.join("agents/suid"),
-            self.public[self.public.len() - 1].join("suid"),
-        ] {
-            file(&path, ATTACKER, 0o755)?;
-            if root {
-                chown(&path, Some(0), Some(0))?;
-            }
-            fs::set_permissions(&path, Permissions::from_mode(0o4755))?;
+        let rights = [self.scratch.join("agents")].into_iter().chain(self.shared());
+        for dir in rights.collect::<Vec<_>>() {
+            file(&dir.join("attacker"), ATTACKER, 0o755)?;
+            self.plant_rights(&dir, root)?;
         }
         for path in ["control/reopen", "control/link", "control/append"] {
             file(&self.scratch.join(path), text.as_bytes(), 0o644)?;
@@ -83,14 +77,31 @@ impl Plants {
         Ok(())
     }
 
+    /// A set-user-ID attacker, and one with file capabilities where root can give them.
+    fn plant_rights(&self, dir: &Path, root: bool) -> io::Result<()> {
+        let (suid, capable) = (dir.join("suid"), dir.join("capable"));
+        file(&suid, ATTACKER, 0o755)?;
+        file(&capable, ATTACKER, 0o755)?;
+        if root {
+            // The owner first: changing it clears the bit.
+            chown(&suid, Some(0), Some(0))?;
+            let mut give = Command::new(self.attacker());
+            give.arg("capable").arg(format!("path={}", capable.display()));
+            // A file system without attributes has no such programs; then the control says so.
+            give.env_clear().stdout(Stdio::null()).status()?;
+        }
+        fs::set_permissions(&suid, Permissions::from_mode(0o4755))
+    }
+
+    /// Directories of the red team's that every user can reach, each with an attacker, one that is
+    /// set-user-ID and one with file capabilities.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = PathBuf> {
+        self.public[1..].iter().cloned()
+    }
+
     /// The attacker for controls.
     pub(crate) fn attacker(&self) -> PathBuf {
         self.scratch.join("outside/attacker")
-    }
-
-    /// The set-user-ID attacker in a place everybody can reach.
-    pub(crate) fn public_suid(&self) -> PathBuf {
-        self.public[self.public.len() - 1].join("suid")
     }
 
     /// A directory for one control to work in.

@@ -22,6 +22,7 @@ mod git;
 mod harness;
 mod inbox;
 mod keep;
+mod limits;
 mod live;
 mod mishap;
 mod narrator;

@@ -7,7 +7,7 @@ use std::{
 
 use stockade_domain::{Failure, RunId};
 use stockade_gate::{Gate, Scope};
-use stockade_ports::{EgressSession, SandboxHandle, Trust};
+use stockade_ports::{EgressSession, LimitHit, SandboxHandle, Trust};
 use tokio_util::sync::CancellationToken;
 
 use crate::{RunnerConfig, mishap, repo::Brought, trust::Trusting};
@@ -21,6 +21,7 @@ pub(crate) struct Live {
     place: OnceLock<Place>,
     egress: Mutex<Option<Arc<dyn EgressSession>>>,
     summary: Mutex<String>,
+    limits: Mutex<Vec<LimitHit>>,
 }
 
 /// What provisioning made.
@@ -43,6 +44,7 @@ impl Live {
             place: OnceLock::new(),
             egress: Mutex::new(None),
             summary: Mutex::new(String::new()),
+            limits: Mutex::default(),
         }
     }
 
@@ -91,6 +93,19 @@ impl Live {
     /// Keeps the agent's last words for the result.
     pub(crate) fn conclude(&self, words: &str) {
         words.clone_into(&mut lock(&self.summary));
+    }
+
+    /// Keeps the limits the sandbox ran into; gives those that are new.
+    pub(crate) fn met(&self, hits: Vec<LimitHit>) -> Vec<LimitHit> {
+        let mut known = lock(&self.limits);
+        let fresh: Vec<_> = hits.into_iter().filter(|hit| !known.contains(hit)).collect();
+        known.extend(&fresh);
+        fresh
+    }
+
+    /// The limits the sandbox ran into so far.
+    pub(crate) fn limits(&self) -> Vec<LimitHit> {
+        lock(&self.limits).clone()
     }
 
     /// The agent's last words.

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use crate::{
     RunnerConfig, RunnerParts, builtin,
     canary::Canary,
-    export, harness, keep,
+    export, harness, keep, limits,
     live::{Live, Stage, dir_of, remove_dir},
     mishap,
     pulse::{self, Pulse},
@@ -116,21 +116,28 @@ impl Runner {
             live.stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
         };
-        tokio::select! {
+        let done = tokio::select! {
             done = Box::pin(work) => done,
             silent = pulse::silence(&self.parts.gate, run.id, limit, &pulse) => Err(silent),
             reason = place.sandbox.ended() => Err(Failure::unknown("sandbox_gone", format!("the sandbox ended: {reason}"))),
             reason = live.unguarded() => Err(Failure::unknown("guard_lost", format!("nobody guards the sandbox any more: {reason}"))),
+            never = limits::watch(&self.parts.gate, live, place) => match never {},
             () = stopping => Err(mishap::stopped()),
-        }
+        };
+        limits::look(&self.parts.gate, live, place).await;
+        done.map_err(|failure| limits::named(failure, &live.limits()))
     }
 
     /// The change, and the writable layer where it is wanted.
     async fn bring_out(&self, run: &Run, live: &Live) -> Result<RunResult, Failure> {
         let RunnerParts { gate, config, .. } = &self.parts;
-        let result = export::export(gate, config, run, live).await?;
-        keep::snapshot(gate, config, run, live).await?;
-        Ok(result)
+        let named = |failure| limits::named(failure, &live.limits());
+        let result = export::export(gate, config, run, live).await.map_err(named)?;
+        keep::snapshot(gate, config, run, live).await.map_err(named)?;
+        Ok(RunResult {
+            limits_hit: limits::spelled(&live.limits()),
+            ..result
+        })
     }
 
     /// Closes connections, destroys the sandbox, says so while events may still be appended.

@@ -6,12 +6,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stockade_domain::SandboxLimits;
 use stockade_ports::sandbox::{
-    Boundary, Download, Entry, ExecRequest, FreshSandbox, Listing, Measurement, ProbePlan, Process, Proof,
+    Boundary, Download, Entry, ExecRequest, FreshSandbox, LimitHit, Listing, Measurement, ProbePlan, Process, Proof,
     SandboxError, SandboxEvidence, SandboxHandle, Snapshot, Upload, Watched,
 };
 use tokio::sync::watch;
 
-use crate::{client::Client, measure};
+use crate::{
+    cgroup::{self, CgroupDir, OUT_OF_MEMORY, OUT_OF_PROCESSES},
+    client::Client,
+    measure,
+};
 
 /// What differs between backends once the Guest answers.
 #[async_trait]
@@ -25,9 +29,8 @@ pub(crate) trait Life: Send + Sync + 'static {
     /// Resolves when the sandbox and its traces are gone.
     async fn gone(&self);
 
-    /// The limits the kernel (or whoever enforces them) says are in force, read back and not
-    /// remembered: pairs such as `("memory", 2147483648)`. Blocking.
-    fn limits_in_force(&self) -> Vec<(&'static str, u64)>;
+    /// The cgroups everything of the sandbox is in, with its limits.
+    fn cgroups(&self) -> &[CgroupDir];
 
     /// Stops every process where it stands, or lets them go on.
     async fn freeze(&self, _frozen: bool) -> Result<(), SandboxError> {
@@ -70,6 +73,24 @@ impl<L: Life> Live<L> {
     pub(crate) async fn end(&self) {
         self.life.cut();
         self.life.gone().await;
+    }
+
+    /// The names of the limits the sandbox ran into.
+    async fn hit(&self) -> Vec<&'static str> {
+        let life = Arc::clone(&self.life);
+        let counted = tokio::task::spawn_blocking(move || cgroup::limits_hit(life.cgroups())).await;
+        let mut hit = counted.unwrap_or_default();
+        // With the sandbox its counters are gone; what is left is the reason for its end.
+        let reason = self.client.ended().borrow().clone().unwrap_or_default();
+        for (limit, words) in [("memory", OUT_OF_MEMORY), ("pids", OUT_OF_PROCESSES)] {
+            if reason.contains(words) && !hit.contains(&limit) {
+                hit.push(limit);
+            }
+        }
+        if self.client.is_full().await {
+            hit.push("disk");
+        }
+        hit
     }
 
     /// The reason for the end of the conversation with the Guest, once it has ended.
@@ -185,6 +206,20 @@ impl<L: Life> SandboxHandle for Live<L> {
     async fn destroy(&self) -> Result<(), SandboxError> {
         self.end().await;
         Ok(())
+    }
+
+    async fn limits_hit(&self) -> Vec<LimitHit> {
+        let value = |limit: &str| match limit {
+            "memory" => self.limits.memory_bytes,
+            "pids" => self.limits.pids,
+            _ => self.limits.disk_bytes,
+        };
+        let hit = self.hit().await.into_iter();
+        hit.map(|limit| LimitHit {
+            limit,
+            value: value(limit),
+        })
+        .collect()
     }
 
     async fn ended(&self) -> String {

@@ -72,6 +72,11 @@ fn launcher() -> anyhow::Result<Vec<std::ffi::OsString>> {
 
 /// The image store. Nothing is opened before the first image.
 pub(crate) fn images(settings: &Settings) -> Arc<dyn Images> {
+    images_in(settings, settings.state_dir.join("image-store"))
+}
+
+/// The same in a directory of its own.
+pub(crate) fn images_in(settings: &Settings, dir: PathBuf) -> Arc<dyn Images> {
     let images = &settings.images;
     let credentials = images.registries.iter().map(|(host, login)| {
         let credential = Credential::Password {
@@ -84,7 +89,7 @@ pub(crate) fn images(settings: &Settings) -> Arc<dyn Images> {
         require_digest: settings.production,
         credentials: credentials.collect(),
         keep: Duration::from_secs(u64::from(images.keep_days) * 24 * 3600),
-        ..ImageConfig::new(settings.state_dir.join("image-store"))
+        ..ImageConfig::new(dir)
     }))
 }
 

@@ -65,16 +65,28 @@ pub(super) fn resource_limits() -> BTreeMap<String, (u64, u64)> {
     .collect()
 }
 
-/// Size in bytes of the file system a path is on, if one may write there.
-pub(super) fn file_system_size(path: &str) -> Option<u64> {
+/// The file system a path is on, if one may write there.
+fn writable(path: &str) -> Option<libc::statvfs> {
     let path = CString::new(path).ok()?;
     // SAFETY: a valid path; `stat` is plain data, filled by the call before it is read.
-    unsafe {
+    let stat = unsafe {
         let mut stat: libc::statvfs = std::mem::zeroed();
         check(libc::statvfs(path.as_ptr(), &raw mut stat)).ok()?;
-        let writable = stat.f_flag & libc::ST_RDONLY == 0;
-        writable.then(|| stat.f_blocks.saturating_mul(stat.f_frsize))
-    }
+        stat
+    };
+    (stat.f_flag & libc::ST_RDONLY == 0).then_some(stat)
+}
+
+/// Size in bytes of the file system a path is on, if one may write there.
+pub(super) fn file_system_size(path: &str) -> Option<u64> {
+    let stat = writable(path)?;
+    Some(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
+/// Whether a file system one may write to has no block or no file left to give.
+pub(super) fn file_system_is_full(path: &str) -> bool {
+    // One that counts neither says that it has none of them.
+    writable(path).is_some_and(|s| (s.f_blocks > 0 && s.f_bavail == 0) || (s.f_files > 0 && s.f_favail == 0))
 }
 
 /// A TCP connection on its way.

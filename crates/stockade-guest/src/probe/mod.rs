@@ -134,3 +134,8 @@ fn disks() -> BTreeMap<String, u64> {
     let size = |path: &&str| Some(((*path).to_owned(), kernel::file_system_size(path)?));
     WRITABLE.iter().filter_map(size).collect()
 }
+
+/// Whether no block or no file more fits in one of the places commands may write to.
+pub(crate) fn is_full() -> bool {
+    WRITABLE.iter().any(|path| kernel::file_system_is_full(path))
+}

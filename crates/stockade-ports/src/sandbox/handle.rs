@@ -89,6 +89,15 @@ pub trait SandboxHandle: Send + Sync {
     /// Ends every process at once and removes every trace. Idempotent.
     async fn destroy(&self) -> Result<(), SandboxError>;
 
+    /// The limits the sandbox has run into, as far as they can be known: what was counted since it
+    /// was made (a process or thread that was refused, memory that ran out), and what is so now (a
+    /// full disk). A limit that is merely used is not one that was run into.
+    ///
+    /// A backend whose kernel does not count for us names fewer; the default names none.
+    async fn limits_hit(&self) -> Vec<LimitHit> {
+        Vec::new()
+    }
+
     /// Resolves when the sandbox has ended by itself (its Guest died, its memory ran out), with
     /// the reason.
     async fn ended(&self) -> String;
@@ -109,6 +118,15 @@ pub struct SandboxEvidence {
     pub start_ms: u64,
     /// Whether it was prepared beforehand.
     pub warm: bool,
+}
+
+/// A limit a sandbox ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitHit {
+    /// Its name: `memory`, `pids` or `disk`.
+    pub limit: &'static str,
+    /// Its value: bytes, or processes and threads together.
+    pub value: u64,
 }
 
 /// The archive of a writable layer.

@@ -18,7 +18,7 @@ use stockade_domain::{RunId, SandboxLimits};
 pub use error::SandboxError;
 pub use exec::{Control, ExecRequest, Exit, Output, Process, ProcessCommand, PtySize};
 pub use files::{Change, Download, Entry, EntryKind, Listing, Upload, Watched};
-pub use handle::{Boundary, FreshSandbox, SandboxEvidence, SandboxHandle, Snapshot};
+pub use handle::{Boundary, FreshSandbox, LimitHit, SandboxEvidence, SandboxHandle, Snapshot};
 pub use proof::{Check, MEASURED_INSIDE, Measurement, ProbePlan, Proof, Witness, prove};
 
 /// Where the repository appears inside every sandbox.

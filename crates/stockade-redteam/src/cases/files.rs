@@ -38,6 +38,14 @@ pub(super) const CASES: &[Case] = &[
         run: |field, target| Box::pin(hardlink(field, target)),
     },
     Case {
+        id: "A-FS-03",
+        group: Filesystem,
+        tried: "make files that programs outside run or obey: settings and hooks of agents, editors, shells and git, in \
+                the host's directories, also in the one the workspace was made of",
+        expected: "refused, or made inside alone; ordinary files in the workspace work",
+        run: |field, target| Box::pin(traps(field, target)),
+    },
+    Case {
         id: "A-FS-05",
         group: Filesystem,
         tried: "create, open, chmod, touch and tag files of the system, the agents and the pristine repository",
@@ -106,6 +114,29 @@ async fn hardlink(field: &Field, target: &Inside) -> Trial {
     let call = Call::new("hardlink").each("path", field.plants.canaries().chain(given));
     let control = Call::new("hardlink").with("path", field.plants.control("link"));
     against(field, target, &call, &control).await
+}
+
+async fn traps(field: &Field, target: &Inside) -> Trial {
+    let source = field.plants.scratch.join("workspace");
+    let dirs = field
+        .plants
+        .public
+        .iter()
+        .chain([&source])
+        .map(|dir| dir.display().to_string());
+    // Below the workspace they are made, and are for the export to judge (docs/configuration.md, "sensitive").
+    let lay = Call::new("traps").with("dir", WORKSPACE).with("dir", "/home/agent");
+    let laid = target.run(&lay).await;
+    let call = Call::new("traps").each("dir", dirs);
+    let control = Call::new("traps").with("dir", field.plants.outside().display());
+    let mut trial = against(field, target, &call, &control).await;
+    let made = laid.attempts.iter().filter(|attempt| attempt.got).count();
+    let seen = format!("{made} of {}", laid.attempts.len());
+    let all = made > 0 && made == laid.attempts.len();
+    if !all {
+        trial.no_control = Some(format!("made in the workspace: {seen}"));
+    }
+    trial
 }
 
 async fn tamper(_: &Field, target: &Inside) -> Trial {

@@ -77,7 +77,7 @@ async fn daemons(field: &Field, _: &Inside) -> Trial {
         .err()
         .map(ToString::to_string)
         .or(second.complete().err());
-    let seen = host::eventually(Duration::from_secs(2), || !host::processes_with(&token).is_empty()).await;
+    let seen = host::eventually(field.showing(), || !host::processes_with(&token).is_empty()).await;
     let pids = host::processes_with(&token);
     let mine = host::namespaces(&[std::process::id().cast_signed()]);
     let namespaces: BTreeSet<String> = host::namespaces(&pids).difference(&mine).cloned().collect();

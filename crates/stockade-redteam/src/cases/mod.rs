@@ -1,7 +1,9 @@
 //! The attacks. Each is a function that carries out both runs and says what was seen.
 
+mod bomb;
 mod escape;
 mod files;
+mod images;
 mod leftovers;
 mod network;
 mod process;
@@ -34,6 +36,7 @@ pub(crate) struct Case {
 pub(crate) fn all() -> Vec<&'static Case> {
     [
         files::CASES,
+        images::CASES,
         process::CASES,
         network::CASES,
         escape::CASES,

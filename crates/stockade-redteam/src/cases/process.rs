@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stockade_ports::sandbox::AGENTS_DIR;
+use stockade_ports::sandbox::{AGENTS_DIR, Kernel, WORKSPACE};
 
 use super::{Case, ROOT_OR_KERNEL, against, trial};
 use crate::{
@@ -10,7 +10,9 @@ use crate::{
     host,
     inside::{Call, Inside},
     judge::{Excuse, Sighting, Trial},
+    outside,
     report::Group::Process,
+    told::Told,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -59,16 +61,38 @@ pub(super) const CASES: &[Case] = &[
     Case {
         id: "A-PR-09r",
         group: Process,
-        tried: "setuid, setgid, capset, ambient capabilities, bounding set, chroot, higher priority",
+        tried: "setuid, setgid, capset, ambient capabilities, bounding set, chroot, higher and real-time priority",
         expected: "refused",
         run: |field, target| Box::pin(raise(field, target)),
     },
     Case {
         id: "A-PR-10",
         group: Process,
-        tried: "run a planted set-user-ID program of root's",
-        expected: "it runs as the plain user or not at all",
+        tried: "run a planted set-user-ID program of root's, and one with file capabilities",
+        expected: "they run as the plain user or not at all",
         run: |field, target| Box::pin(setuid(field, target)),
+    },
+    Case {
+        id: "A-PR-10o",
+        group: Process,
+        tried: "make a set-user-ID program of root's and run it",
+        expected: "it runs as the plain user or not at all",
+        run: |field, target| Box::pin(own_setuid(field, target)),
+    },
+    Case {
+        id: "A-PR-08",
+        group: Process,
+        tried: "crash with the highest limit on core dumps that can be had, and with the lowest, which starts a \
+                core_pattern program of the host's",
+        expected: "no dump inside or outside",
+        run: |field, target| Box::pin(core(field, target)),
+    },
+    Case {
+        id: "A-PR-13",
+        group: Process,
+        tried: "fork twice, leave the session and go on in the background",
+        expected: "still in the control groups of the sandbox, by the host's account",
+        run: |field, target| Box::pin(background(field, target)),
     },
     Case {
         id: "A-PR-15",
@@ -142,21 +166,80 @@ async fn raise(field: &Field, target: &Inside) -> Trial {
 }
 
 async fn setuid(field: &Field, target: &Inside) -> Trial {
-    let call = Call::new("setuid").with("path", format!("{AGENTS_DIR}/suid"));
-    let inside = target.run(&call).await;
+    let rights = |call: Call, dir: &str| {
+        let call = call.with("path", format!("{dir}/suid"));
+        call.with("capable", format!("{dir}/capable"))
+    };
+    let inside = target.run(&rights(Call::new("setuid"), AGENTS_DIR)).await;
     if !field.root {
         // A set-user-ID program of one's own gives nothing one does not have.
-        let mut trial = trial(inside, crate::told::Told::default());
+        let mut trial = trial(inside, Told::default());
         trial.excuse = Some(Excuse::NeedsRoot);
         return trial;
     }
-    let suid = field.plants.public_suid();
-    let mut control = Call::new("setuid").with("path", suid.display());
-    // Nobody, by the number most systems have for him.
-    control.user = Some(65_534);
-    let dir = suid.parent().unwrap_or(&suid);
-    let control = crate::outside::run(&suid, dir, &control).await;
+    let mut control = Told::fault("there is no directory every user can reach");
+    // Some hosts mount one or the other without such rights.
+    for dir in field.plants.shared() {
+        let mut call = rights(Call::new("setuid"), &dir.display().to_string());
+        // Nobody, by the number most systems have for him.
+        call.user = Some(65_534);
+        control = outside::run(&dir.join("attacker"), &dir, &call).await;
+        if control.attempts.iter().filter(|attempt| attempt.got).count() == 2 {
+            break;
+        }
+    }
     trial(inside, control)
+}
+
+async fn own_setuid(field: &Field, target: &Inside) -> Trial {
+    let call = Call::new("own-setuid").each("dir", ["/tmp", WORKSPACE, "/dev/shm", "/home/agent"]);
+    let control = Call::new("own-setuid").with("dir", field.plants.outside().display());
+    against(field, target, &call, &staged(field, control, "user")).await
+}
+
+async fn core(field: &Field, target: &Inside) -> Trial {
+    let call = Call::new("core");
+    against(field, target, &call, &call).await
+}
+
+async fn background(field: &Field, target: &Inside) -> Trial {
+    let token = format!("background-{}", field.token());
+    let told = target.run(&Call::new("stay").with("token", &token)).await;
+    let mut found = Trial {
+        not_tried: told.complete().err(),
+        ..Trial::default()
+    };
+    let seen = host::eventually(field.showing(), || !host::processes_with(&token).is_empty()).await;
+    let pids = host::processes_with(&token);
+    if !seen && field.parts.sandbox.capabilities().kernel == Kernel::Own {
+        found.excuse = Some(Excuse::OwnKernel);
+        return found;
+    }
+    if !field.enforces("memory") && !field.enforces("cpu") {
+        // Without control groups there is none to leave.
+        found.excuse = Some(Excuse::NotEnforced);
+    }
+    let own = host::groups_of(std::process::id().cast_signed());
+    let strays = pids.iter().filter(|pid| match host::first_beside(**pid) {
+        Some(first) => host::groups_of(first) != host::groups_of(**pid),
+        None => true,
+    });
+    let shown = format!("{} of {} elsewhere", strays.clone().count(), pids.len());
+    found.host.push(Sighting::new(
+        "in the groups of the sandbox's first process",
+        "all",
+        shown,
+        strays.count() == 0,
+    ));
+    let apart = pids.iter().filter(|pid| host::groups_of(**pid) != own).count();
+    let shown = format!("{apart} of {}", pids.len());
+    let seen = Sighting::new("in other groups than the red team", "1 or more", shown, apart > 0);
+    found.control_host.push(seen);
+    let pids: Vec<_> = pids.iter().map(ToString::to_string).collect();
+    field
+        .outside(&Call::new("signal").each("pid", pids).with("number", 9))
+        .await;
+    found
 }
 
 async fn tty(field: &Field, target: &Inside) -> Trial {

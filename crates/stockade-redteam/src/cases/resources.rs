@@ -1,47 +1,65 @@
 //! More than its share. Each attack has a sandbox of its own with tight limits; the target is
 //! the neighbour, and is asked meanwhile whether it notices.
 
-use std::time::{Duration, Instant};
+use std::{thread::available_parallelism, time::Duration};
 
 use stockade_domain::SandboxLimits;
 use stockade_ports::{Exit, sandbox::Kernel};
 
-use super::{Case, trial};
+use super::{
+    Case,
+    bomb::{Blast, Bomb, Control, TRIES, no_sandbox},
+    trial,
+};
 use crate::{
     field::{Field, TIGHT},
     host,
     inside::{Call, Inside, finish},
-    judge::{Attempt, Excuse, Sighting, Trial},
+    judge::{Attempt, Sighting, Trial},
+    neighbour::beside,
     outside,
     report::Group::Resources,
+    told::Told,
 };
 
-/// EAGAIN, ENOSPC, EDQUOT, ENOMEM, EMFILE, EFBIG: the kernel's names for limits.
-const LIMITS: [i32; 6] = [11, 28, 122, 12, 24, 27];
-/// Longest a neighbour may take to run a command while somebody else misbehaves.
-const NEIGHBOUR: Duration = Duration::from_secs(2);
-
+/// How long a bomb that has reached its limit goes on trying, in milliseconds: so long that the
+/// neighbour can be measured meanwhile.
+const HOLD: u64 = 300;
 pub(super) const CASES: &[Case] = &[
     Case {
         id: "A-RX-01",
         group: Resources,
         tried: "a fork bomb: four times as many processes as allowed",
-        expected: "EAGAIN at the limit; the sandbox and its neighbour work",
-        run: |field, target| Box::pin(counted(field, target, "pids", Call::new("forks").with("number", 256))),
+        expected: "EAGAIN at the limit; the sandbox works; the neighbour notices nothing",
+        run: |field, target| Box::pin(counted(field, target, "forks")),
     },
     Case {
         id: "A-RX-01t",
         group: Resources,
         tried: "a thread bomb: four times as many threads as allowed",
-        expected: "EAGAIN at the limit; the sandbox and its neighbour work",
-        run: |field, target| Box::pin(counted(field, target, "pids", Call::new("threads").with("number", 256))),
+        expected: "EAGAIN at the limit; the sandbox works; the neighbour notices nothing",
+        run: |field, target| Box::pin(counted(field, target, "threads")),
+    },
+    Case {
+        id: "A-RX-01z",
+        group: Resources,
+        tried: "a zombie storm: four times as many dead processes nobody waits for as allowed",
+        expected: "EAGAIN at the limit; the sandbox works; the neighbour notices nothing",
+        run: |field, target| Box::pin(counted(field, target, "zombies")),
     },
     Case {
         id: "A-RX-02",
         group: Resources,
         tried: "a memory hog: twice as much memory as allowed",
-        expected: "ended by the memory limit; the neighbour works",
+        expected: "ended by the memory limit; the neighbour notices nothing",
         run: |field, target| Box::pin(memory(field, target)),
+    },
+    Case {
+        id: "A-RX-02t",
+        group: Resources,
+        tried: "a memory hog by way of files in memory, where there is more disk than memory",
+        expected: "ended by the memory limit, or ENOMEM; the neighbour notices nothing",
+        run: |field, target| Box::pin(memory_files(field, target)),
     },
     Case {
         id: "A-RX-03",
@@ -51,10 +69,17 @@ pub(super) const CASES: &[Case] = &[
         run: |field, target| Box::pin(processor(field, target)),
     },
     Case {
+        id: "A-RX-03n",
+        group: Resources,
+        tried: "64 busy threads for each processor, to starve a neighbour",
+        expected: "the neighbour notices nothing; the same outside starves it",
+        run: |field, target| Box::pin(starve(field, target)),
+    },
+    Case {
         id: "A-RX-04",
         group: Resources,
         tried: "a disk filler in the workspace, /tmp, /dev/shm, /var/tmp and the home",
-        expected: "ENOSPC at the limit; the host and the neighbour work",
+        expected: "ENOSPC at the limit; the host and the neighbour notice nothing",
         run: |field, target| Box::pin(disk(field, target)),
     },
     Case {
@@ -62,10 +87,7 @@ pub(super) const CASES: &[Case] = &[
         group: Resources,
         tried: "as many empty files as fit in no quota",
         expected: "ENOSPC at the limit",
-        run: |field, target| {
-            let call = Call::new("inodes").with("number", 8000);
-            Box::pin(inodes(field, target, call))
-        },
+        run: |field, target| Box::pin(inodes(field, target)),
     },
     Case {
         id: "A-RX-10",
@@ -90,87 +112,75 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// Runs a command in the neighbour while something else goes on, and says how long it took.
-async fn noticed<T>(neighbour: &Inside, doing: impl Future<Output = T>) -> (T, Sighting) {
-    let answers = async {
-        // In the midst of it, not before it.
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        let begun = Instant::now();
-        (neighbour.is_healthy().await, begun.elapsed())
+async fn counted(field: &Field, target: &Inside, attack: &'static str) -> Trial {
+    let call = Call::new(attack).with("number", TIGHT.pids * 4);
+    let bomb = Bomb::new("pids", call.clone().with("hold", HOLD), call);
+    bomb.contained(field, target).await
+}
+
+async fn disk(field: &Field, target: &Inside) -> Trial {
+    let call = Call::new("fill").with("bytes", TIGHT.disk_bytes * 4);
+    let places = ["/workspace", "/tmp", "/dev/shm", "/var/tmp", "/home/agent"];
+    // They are one disk, and are filled one after the other.
+    let inside = call.clone().with("hold", HOLD / 4).each("dir", places);
+    let control = call.with("dir", field.plants.quick().display());
+    Bomb::new("disk", inside, control).contained(field, target).await
+}
+
+async fn inodes(field: &Field, target: &Inside) -> Trial {
+    let call = Call::new("inodes").with("number", 5000);
+    let inside = call.clone().with("hold", HOLD).with("dir", "/tmp");
+    let control = call.with("dir", field.plants.quick().display());
+    // A small disk has few files to give.
+    let limits = SandboxLimits {
+        disk_bytes: TIGHT.disk_bytes / 3,
+        ..TIGHT
     };
-    let (done, (well, took)) = tokio::join!(doing, answers);
-    let seen = format!(
-        "{} after {} ms",
-        if well { "works" } else { "does not work" },
-        took.as_millis()
-    );
-    let ok = well && took < NEIGHBOUR;
-    (done, Sighting::new("the neighbour meanwhile", "works", seen, ok))
-}
-
-fn not_enforced() -> Trial {
-    Trial {
-        excuse: Some(Excuse::NotEnforced),
-        ..Trial::default()
-    }
-}
-
-fn no_sandbox(error: impl std::fmt::Display) -> Trial {
-    Trial {
-        not_tried: Some(error.to_string()),
-        ..Trial::default()
-    }
-}
-
-/// The last refusal has to be a limit's, and the sandbox has to outlive it.
-async fn named(own: &Inside, trial: &mut Trial) {
-    let refused: Vec<_> = trial.inside.iter().filter(|attempt| !attempt.got).collect();
-    let ok = refused
-        .iter()
-        .all(|attempt| attempt.errno.is_some_and(|errno| LIMITS.contains(&errno)));
-    let seen = refused
-        .iter()
-        .map(|attempt| attempt.why.clone())
-        .collect::<Vec<_>>()
-        .join("; ");
-    trial
-        .host
-        .push(Sighting::new("the limit", "named by the kernel", seen, ok));
-    let well = own.is_healthy().await;
-    let seen = if well { "works".to_owned() } else { own.ailment().await };
-    trial
-        .host
-        .push(Sighting::new("the sandbox afterwards", "works", seen, well));
-}
-
-async fn counted(field: &Field, target: &Inside, limit: &str, call: Call) -> Trial {
-    if !field.enforces(limit) {
-        return not_enforced();
-    }
-    let own = match field.sandbox(TIGHT).await {
-        Ok(own) => own,
-        Err(error) => return no_sandbox(error),
+    let bomb = Bomb {
+        limits,
+        ..Bomb::new("disk", inside, control)
     };
-    let (inside, neighbour) = noticed(target, own.run(&call)).await;
-    let mut found = trial(inside, field.outside(&call).await);
-    found.host.push(neighbour);
-    named(&own, &mut found).await;
-    own.end().await;
-    found
+    bomb.contained(field, target).await
+}
+
+async fn descriptors(field: &Field, target: &Inside) -> Trial {
+    let bomb = Bomb {
+        needs: None,
+        limits: TIGHT,
+        inside: Call::new("hog").with("number", 70_000).with("hold", HOLD),
+        control: Control::Inside(Call::new("hog").with("number", 500)),
+    };
+    bomb.contained(field, target).await
 }
 
 async fn memory(field: &Field, target: &Inside) -> Trial {
-    if !field.enforces("memory") {
-        return not_enforced();
-    }
-    let own = match field.sandbox(TIGHT).await {
-        Ok(own) => own,
-        Err(error) => return no_sandbox(error),
-    };
     let call = Call::new("memory").with("bytes", TIGHT.memory_bytes * 2);
-    let (inside, neighbour) = noticed(target, own.run(&call)).await;
+    let inside = call.clone().with("hold", HOLD).with("at", TIGHT.memory_bytes / 2);
+    starved(field, target, Bomb::new("memory", inside, call)).await
+}
+
+/// What is written to a file system in memory is memory.
+async fn memory_files(field: &Field, target: &Inside) -> Trial {
+    let call = Call::new("fill").with("bytes", TIGHT.memory_bytes + (32 << 20));
+    let control = call.clone().with("dir", field.plants.outside().display());
+    let bomb = Bomb {
+        limits: SandboxLimits {
+            disk_bytes: TIGHT.memory_bytes * 4,
+            ..TIGHT
+        },
+        ..Bomb::new("memory", call.with("dir", "/dev/shm"), control)
+    };
+    starved(field, target, bomb).await
+}
+
+/// One that memory runs out for.
+async fn starved(field: &Field, target: &Inside, bomb: Bomb) -> Trial {
+    let Blast { own, inside, pace } = match bomb.set_off(field, target).await {
+        Ok(blast) => blast,
+        Err(trial) => return trial,
+    };
     let exit = inside.exit;
-    let mut found = trial(inside, field.outside(&call).await);
+    let mut found = trial(inside, bomb.control(field, &own).await);
     // Ended by force is how a memory limit is told; the sandbox may have gone with it.
     let killed = matches!(exit, Some(Exit::Signal(9) | Exit::Code(137) | Exit::SandboxGone));
     let refused = found
@@ -190,43 +200,41 @@ async fn memory(field: &Field, target: &Inside) -> Trial {
         Some(Exit::SandboxGone) => own.ailment().await,
         other => format!("{other:?}"),
     };
-    found.host.push(Sighting::new(
-        "the hog",
-        "ended by the memory limit",
-        seen,
-        killed || refused,
-    ));
-    found.host.push(neighbour);
+    let ok = killed || refused;
+    found
+        .host
+        .push(Sighting::new("the hog", "ended by the memory limit", seen, ok));
+    found.host.push(pace.sighting());
     own.end().await;
     found
 }
 
 async fn processor(field: &Field, target: &Inside) -> Trial {
-    if !field.enforces("cpu") {
-        return not_enforced();
-    }
     let limits = SandboxLimits {
         cpu_millis: 100,
         ..TIGHT
     };
-    let own = match field.sandbox(limits).await {
-        Ok(own) => own,
-        Err(error) => return no_sandbox(error),
-    };
     let call = Call::new("spin")
         .with("number", 4)
-        .with("ms", 600)
+        .with("ms", 400)
         .with("over", limits.cpu_millis * 2);
-    let (inside, neighbour) = noticed(target, own.run(&call)).await;
-    let mut control = field.outside(&call).await;
+    let bomb = Bomb {
+        limits,
+        ..Bomb::new("cpu", call.clone(), call)
+    };
+    let Blast { own, inside, pace } = match bomb.set_off(field, target).await {
+        Ok(blast) => blast,
+        Err(trial) => return trial,
+    };
+    let mut control = bomb.control(field, &own).await;
     // On a busy host the control gets little as well; it is asked again.
     for _ in 0..4 {
         if control.attempts.iter().any(|attempt| attempt.got) {
             break;
         }
-        control = field.outside(&call).await;
+        control = bomb.control(field, &own).await;
     }
-    let work = |told: &crate::told::Told| told.counts.get("rounds").copied().unwrap_or(0);
+    let work = |told: &Told| told.counts.get("rounds").copied().unwrap_or(0);
     let (done, free) = (work(&inside), work(&control));
     let mut found = trial(inside, control);
     if field.parts.sandbox.capabilities().kernel == Kernel::Own {
@@ -236,83 +244,82 @@ async fn processor(field: &Field, target: &Inside) -> Trial {
             attempt.why = format!("{done} rounds of work, {free} outside");
         }
     }
-    found.host.push(neighbour);
+    found.host.push(pace.sighting());
     own.end().await;
     found
 }
 
-async fn disk(field: &Field, target: &Inside) -> Trial {
-    if !field.enforces("disk") {
-        return not_enforced();
+/// Also the control of every other measure of a neighbour: it shows that one can be starved, and
+/// that it would be noticed.
+async fn starve(field: &Field, target: &Inside) -> Trial {
+    let threads = available_parallelism().map_or(2, usize::from) * 64;
+    // What they use is not the question here.
+    let call = Call::new("spin")
+        .with("number", threads)
+        .with("ms", 500)
+        .with("over", u64::MAX);
+    let limits = SandboxLimits {
+        pids: TIGHT.pids + threads as u64,
+        ..TIGHT
+    };
+    let bomb = Bomb {
+        limits,
+        ..Bomb::new("cpu", call.clone(), call.clone())
+    };
+    // Who runs the red team at a low priority runs the control at none that could starve anybody.
+    let outside = call.with("ordinary", "yes");
+    let Blast { own, inside, pace } = match bomb.set_off(field, target).await {
+        Ok(blast) => blast,
+        Err(trial) => return trial,
+    };
+    own.end().await;
+    let mut found = Trial {
+        not_tried: inside.complete().err(),
+        ..Trial::default()
+    };
+    found.host.push(pace.sighting());
+    let mut starved = beside(target, field.outside(&outside)).await.1;
+    for _ in 1..TRIES {
+        if !starved.holds() {
+            break;
+        }
+        starved = beside(target, field.outside(&outside)).await.1;
     }
-    let own = match field.sandbox(TIGHT).await {
-        Ok(own) => own,
-        Err(error) => return no_sandbox(error),
-    };
-    let bytes = TIGHT.disk_bytes * 4;
-    let call = Call::new("fill").with("bytes", bytes);
-    let places = ["/workspace", "/tmp", "/dev/shm", "/var/tmp", "/home/agent"];
-    let everywhere = call.clone().each("dir", places);
-    let (inside, neighbour) = noticed(target, own.run(&everywhere)).await;
-    let control = call.with("dir", field.plants.quick().display());
-    let mut found = trial(inside, field.outside(&control).await);
-    found.host.push(neighbour);
-    named(&own, &mut found).await;
-    own.end().await;
-    found
-}
-
-async fn inodes(field: &Field, target: &Inside, call: Call) -> Trial {
-    if !field.enforces("disk") {
-        return not_enforced();
-    }
-    let own = match field.sandbox(TIGHT).await {
-        Ok(own) => own,
-        Err(error) => return no_sandbox(error),
-    };
-    let inside = call.clone().with("dir", "/tmp");
-    let (inside, neighbour) = noticed(target, own.run(&inside)).await;
-    let control = call.with("dir", field.plants.quick().display());
-    let mut found = trial(inside, field.outside(&control).await);
-    found.host.push(neighbour);
-    named(&own, &mut found).await;
-    own.end().await;
-    found
-}
-
-async fn descriptors(field: &Field, target: &Inside) -> Trial {
-    let own = match field.sandbox(TIGHT).await {
-        Ok(own) => own,
-        Err(error) => return no_sandbox(error),
-    };
-    let call = Call::new("hog").with("number", 70_000);
-    let (inside, neighbour) = noticed(target, own.run(&call)).await;
-    let twin = own.run(&Call::new("hog").with("number", 500)).await;
-    let mut found = trial(inside, twin);
-    found.host.push(neighbour);
-    named(&own, &mut found).await;
-    own.end().await;
+    let seen = Sighting::new(
+        "the same outside",
+        "the neighbour starves",
+        starved.words(),
+        !starved.holds(),
+    );
+    found.control_host.push(seen);
     found
 }
 
 async fn flood(field: &Field, target: &Inside) -> Trial {
-    let own = match field.sandbox(TIGHT).await {
-        Ok(own) => own,
-        Err(error) => return no_sandbox(error),
+    const LIMIT: u64 = 8 << 20;
+    let call = |bytes: u64| {
+        let mut call = Call::new("flood").with("bytes", bytes);
+        call.max_output = LIMIT;
+        call
     };
-    let mut call = Call::new("flood").with("bytes", 16 << 20);
-    call.max_output = 1 << 20;
-    let (inside, neighbour) = noticed(target, own.run(&call)).await;
+    let bomb = Bomb {
+        needs: None,
+        limits: TIGHT,
+        inside: call(LIMIT * 16),
+        control: Control::Inside(call(LIMIT / 2)),
+    };
+    let Blast { own, inside, pace } = match bomb.set_off(field, target).await {
+        Ok(blast) => blast,
+        Err(trial) => return trial,
+    };
     let (exit, bytes) = (inside.exit, inside.bytes);
-    call.max_output = 32 << 20;
-    let mut found = trial(inside, own.run(&call).await);
+    let mut found = trial(inside, bomb.control(field, &own).await);
     found.not_tried = None;
-    let ok = exit == Some(Exit::OutputLimit) && bytes <= 1 << 20;
+    let ok = exit == Some(Exit::OutputLimit) && bytes <= LIMIT;
     let seen = format!("{exit:?} after {bytes} bytes");
-    found
-        .host
-        .push(Sighting::new("the flood", "OutputLimit within 1048576 bytes", seen, ok));
-    found.host.push(neighbour);
+    let expected = format!("OutputLimit within {LIMIT} bytes");
+    found.host.push(Sighting::new("the flood", expected, seen, ok));
+    found.host.push(pace.sighting());
     own.end().await;
     found
 }
@@ -320,15 +327,15 @@ async fn flood(field: &Field, target: &Inside) -> Trial {
 async fn stubborn(field: &Field, target: &Inside) -> Trial {
     let (own_token, control_token) = (format!("stay-{}", field.token()), format!("rest-{}", field.token()));
     let mut call = Call::new("stay").with("parent", "stays").with("token", &own_token);
-    call.timeout = Duration::from_millis(700);
+    call.timeout = Duration::from_millis(1000);
     let mut found = Trial::default();
     match target.start(&call).await {
         Ok(process) => {
-            let seen = host::eventually(Duration::from_millis(500), || {
-                !host::processes_with(&own_token).is_empty()
-            })
-            .await;
-            let told = finish(process, Duration::from_secs(10)).await;
+            let there = || !host::processes_with(&own_token).is_empty();
+            let seen = host::eventually(Duration::from_millis(500), there).await;
+            let ended = finish(process, Duration::from_secs(10));
+            let (told, pace) = beside(&field.neighbour, ended).await;
+            found.host.push(pace.sighting());
             let ok = told.exit == Some(Exit::TimedOut);
             let shown = format!("{:?}", told.exit);
             found.host.push(Sighting::new("the command", "TimedOut", shown, ok));

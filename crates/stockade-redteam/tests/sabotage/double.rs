@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stockade_domain::{Environment, NetworkLevel, Run, RunSpec};
 use stockade_ports::{
-    Boundary, Capabilities, Egress, EgressError, EgressSession, ExecRequest, Exit, FreshSandbox, Lease, Measurement,
-    Output, ProbePlan, Process, Reaped, Sandbox, SandboxError, SandboxEvidence, SandboxFacts, SandboxHandle,
-    SandboxSpec, Snapshot, Store, Tally,
+    Boundary, Capabilities, Collected, Egress, EgressError, EgressSession, ExecRequest, Exit, FreshSandbox, ImageError,
+    ImageTree, Images, Lease, Measurement, Output, ProbePlan, Process, PullProgress, Reaped, Sandbox, SandboxError,
+    SandboxEvidence, SandboxFacts, SandboxHandle, SandboxSpec, Snapshot, Store, Tally,
     sandbox::{Check, Control, Download, Entry, Kernel, Listing, MEASURED_INSIDE, Proof, Upload, Watched},
     sim::{MemoryStore, samples},
 };
@@ -408,4 +408,26 @@ impl EgressSession for Claims {
     }
 
     async fn close(&self) {}
+}
+
+/// An image store that has nothing.
+pub(crate) fn images() -> Arc<dyn Images> {
+    Arc::new(Empty)
+}
+
+struct Empty;
+
+#[async_trait]
+impl Images for Empty {
+    fn check(&self, _: &str) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, _: &str, _: &dyn PullProgress) -> Result<Arc<ImageTree>, ImageError> {
+        Err(ImageError::Store("it is empty".to_owned()))
+    }
+
+    async fn collect(&self) -> Result<Collected, ImageError> {
+        Ok(Collected::default())
+    }
 }

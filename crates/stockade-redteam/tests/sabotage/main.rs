@@ -18,6 +18,7 @@ async fn attacked(missing: Missing) -> BackendReport {
         store,
         spec,
         rootfs: stockade_ports::RootFs::Host,
+        images: double::images(),
         canaries,
         state_dir: dir.path().to_owned(),
     };

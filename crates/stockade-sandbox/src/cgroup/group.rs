@@ -184,16 +184,6 @@ pub(crate) fn limits_in_force(groups: &[CgroupDir]) -> Vec<(&'static str, u64)> 
     groups.iter().flat_map(CgroupDir::in_force).collect()
 }
 
-/// Whether the kernel has refused a process or thread because a group had as many as it may.
-pub(crate) fn out_of_processes(groups: &[CgroupDir]) -> bool {
-    let refused = |group: &CgroupDir| {
-        let text = group.read("pids.events")?;
-        let count = text.lines().find_map(|line| line.strip_prefix("max "))?;
-        count.trim().parse::<u64>().ok()
-    };
-    groups.iter().filter_map(refused).any(|count| count > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,15 +228,6 @@ mod tests {
         ]);
         let expected = [("memory", 2 << 20), ("cpu", 500), ("io", 6)];
         assert_eq!(limits_in_force(&[group]), expected, "swap counts");
-    }
-
-    #[test]
-    fn refused_processes_are_counted() {
-        for (text, expected) in [("max 0\n", false), ("max 3\n", true), ("max 2\nmax.imposed 2\n", true)] {
-            let (_dir, group) = group(&[("pids.events", text)]);
-            assert_eq!(out_of_processes(&[group]), expected, "{text}");
-        }
-        assert!(!out_of_processes(&[group(&[]).1]));
     }
 
     #[test]

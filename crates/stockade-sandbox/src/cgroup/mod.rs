@@ -7,6 +7,7 @@
 mod disks;
 mod freezer;
 mod group;
+mod hits;
 mod memory;
 mod mounts;
 mod process;
@@ -21,7 +22,8 @@ use stockade_domain::SandboxLimits;
 use self::{disks::Disk, mounts::Mounts};
 pub(crate) use self::{
     freezer::{can_freeze, freeze, let_die},
-    group::{CgroupDir, Setting, limits_in_force, out_of_processes},
+    group::{CgroupDir, Setting, limits_in_force},
+    hits::{OUT_OF_PROCESSES, epitaph, limits_hit},
     memory::{OUT_OF_MEMORY, OomWatch, out_of_memory},
     process::{disk_paths, of_process},
 };

@@ -23,6 +23,9 @@ pub(super) enum Pending {
     Confine {
         done: oneshot::Sender<Result<(), SandboxError>>,
     },
+    Room {
+        done: oneshot::Sender<bool>,
+    },
 }
 
 impl Pending {
@@ -40,6 +43,7 @@ impl Pending {
             Self::Stream(stream) => stream.end(Err(gone())),
             Self::Probe { done } => drop(done.send(Err(gone()))),
             Self::Confine { done } => drop(done.send(Err(gone()))),
+            Self::Room { .. } => {}
         }
     }
 
@@ -67,6 +71,7 @@ impl Pending {
             Self::Confine { done } => {
                 drop(done.send(Err(error(kind, "confining the Guest".to_owned(), message, 0))));
             }
+            Self::Room { .. } => {}
         }
     }
 

@@ -172,6 +172,11 @@ impl State {
                 Some(other) => drop(self.pending.insert(id, other)),
                 None => {}
             },
+            FromGuest::Room { id, full } => match self.pending.remove(&id) {
+                Some(Pending::Room { done }) => drop(done.send(full)),
+                Some(other) => drop(self.pending.insert(id, other)),
+                None => {}
+            },
             FromGuest::Failed { id, kind, message } => {
                 if let Some(pending) = self.pending.remove(&id) {
                     pending.failed(kind, &message);

@@ -107,7 +107,7 @@ impl Order<'_> {
             blkio_device_read_bps: limits.io_bytes_per_second.map(throttle),
             blkio_device_write_bps: limits.io_bytes_per_second.map(throttle),
             oom_score_adj: Some(OOM_SCORE),
-            ulimits: Some(vec![ulimit("nofile", files()), ulimit("core", 0)]),
+            ulimits: Some(vec![ulimit("nofile", files()), ulimit("core", 1)]),
             sysctls: Path::new(SYSCTL).join(NO_IPV6).exists().then(with_ipv6),
             init: Some(false),
             auto_remove: Some(true),

@@ -23,7 +23,7 @@ use super::{
     memory::memory_ran_out,
 };
 use crate::{
-    cgroup::{CgroupDir, OUT_OF_MEMORY, limits_in_force},
+    cgroup::{CgroupDir, OUT_OF_MEMORY},
     live::{Life, reason},
 };
 
@@ -52,8 +52,8 @@ impl Life for DockerLife {
         self.held.gone().await;
     }
 
-    fn limits_in_force(&self) -> Vec<(&'static str, u64)> {
-        limits_in_force(&self.groups)
+    fn cgroups(&self) -> &[CgroupDir] {
+        &self.groups
     }
 
     async fn freeze(&self, frozen: bool) -> Result<(), SandboxError> {

@@ -28,9 +28,14 @@ pub(super) const RETURN: u16 = 0x06;
 pub(super) const NUMBER: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
 
-/// Where the lower half of an argument is. The kernel looks at no more of those we check.
+/// Where the lower half of an argument is. The kernel looks at no more of the numbers we check.
 pub(super) const fn argument(n: u32) -> u32 {
     16 + 8 * n
+}
+
+/// Where the upper half of an argument is, which matters where all of it does: for pointers.
+pub(super) const fn upper_half(n: u32) -> u32 {
+    argument(n) + 4
 }
 
 impl Instruction {

@@ -14,7 +14,7 @@ use std::io;
 use self::{
     bpf::{
         ARCHITECTURE, Instruction, JUMP_ANY_BIT, JUMP_AT_LEAST, JUMP_EQUAL, NUMBER, Piece, any_of, argument, branch,
-        load, masked, verdict,
+        load, masked, upper_half, verdict,
     },
     table::{Checked, GAP, HIGHEST, Rule},
 };
@@ -51,6 +51,12 @@ const TERMINAL_REQUESTS: [u32; 3] = [0x5412, 0x541c, 0x5423];
 const PERSONALITIES: [u32; 3] = [0, 0x0004_0000, 0xffff_ffff];
 /// The Guest's own limits are not the agent's to lower.
 const GUEST: u32 = 1;
+
+/// The limit on core dumps. A sandbox gets one byte: with that the kernel writes no core file and
+/// starts no core_pattern program of the host's either, which it does where the limit is 0
+/// (fs/coredump.c, "RLIMIT_CORE is set to 1"). Programs that want no dumps set 0 and stop when
+/// they cannot; they are told that they have, and what they want is so.
+const CORE: u32 = libc::RLIMIT_CORE;
 
 /// The compiled filters, in the order they are to be installed.
 #[derive(Debug, Clone, Default)]
@@ -128,6 +134,11 @@ fn fail(errno: i32) -> Piece {
     verdict(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs())
 }
 
+/// Says that it was done, and does nothing.
+fn ignore() -> Piece {
+    fail(0)
+}
+
 fn program() -> Piece {
     let ours = load(NUMBER, search(&runs()));
     let foreign = verdict(libc::SECCOMP_RET_KILL_PROCESS);
@@ -195,9 +206,14 @@ fn look(checked: Checked) -> Piece {
         Checked::Ioctl => load(argument(1), any_of(&TERMINAL_REQUESTS, &fail(libc::EPERM), allow())),
         Checked::Personality => load(argument(0), any_of(&PERSONALITIES, &allow(), fail(libc::EPERM))),
         Checked::ProcessLimit => {
-            let of_guest = branch(JUMP_EQUAL, GUEST, fail(libc::EPERM), allow());
+            // Asking is fine: then there is no new limit, which is a pointer of two halves.
+            let set = |place, none| load(place, branch(JUMP_EQUAL, 0, none, ignore()));
+            let set = set(argument(2), set(upper_half(2), allow()));
+            let of_core = branch(JUMP_EQUAL, CORE, set, allow());
+            let of_guest = branch(JUMP_EQUAL, GUEST, fail(libc::EPERM), load(argument(1), of_core));
             load(argument(0), of_guest)
         }
+        Checked::OwnLimit => load(argument(0), branch(JUMP_EQUAL, CORE, ignore(), allow())),
     }
 }
 

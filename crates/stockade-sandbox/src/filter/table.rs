@@ -22,6 +22,7 @@ pub(super) enum Checked {
     Ioctl,
     Personality,
     ProcessLimit,
+    OwnLimit,
 }
 
 /// Numbers between the last of the old calls and the first that all architectures share.
@@ -158,6 +159,7 @@ const LOOKED_AT: &[(i64, Checked)] = &[
     (libc::SYS_ioctl, Checked::Ioctl),
     (libc::SYS_personality, Checked::Personality),
     (libc::SYS_prlimit64, Checked::ProcessLimit),
+    (libc::SYS_setrlimit, Checked::OwnLimit),
 ];
 
 /// Every rule by number.

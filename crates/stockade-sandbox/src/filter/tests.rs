@@ -42,7 +42,7 @@ fn every_number_is_treated_as_the_table_says() {
             None => assert_eq!(action, libc::SECCOMP_RET_ALLOW, "{number}"),
             Some(Rule::Refuse(with)) => assert_eq!(errno(action), Some(*with), "{number}"),
             // With these arguments each of them but personality is harmless.
-            Some(Rule::Look(Checked::Personality | Checked::ProcessLimit)) => {}
+            Some(Rule::Look(Checked::Personality | Checked::ProcessLimit | Checked::OwnLimit)) => {}
             Some(Rule::Look(_)) => assert_eq!(action, libc::SECCOMP_RET_ALLOW, "{number}"),
         }
     }
@@ -187,4 +187,23 @@ fn the_kernel_takes_it_and_acts_on_it() {
         (refused, io::Error::last_os_error().raw_os_error())
     });
     assert_eq!(thread.join().expect("lives"), (-1, Some(libc::EPERM)));
+}
+
+#[test]
+fn nobody_changes_the_limit_on_core_dumps_and_everybody_may_ask_for_it() {
+    let core = libc::RLIMIT_CORE.cast_signed();
+    let files = libc::RLIMIT_NOFILE.cast_signed();
+    refused(libc::SYS_setrlimit, &[core], 0);
+    allowed(libc::SYS_setrlimit, &[files]);
+    let prlimit = |resource: u32, new: u64| {
+        let filters = compile().expect("compiles");
+        let arguments = [0, u64::from(resource), new, 0, 0, 0];
+        let number = u32::try_from(libc::SYS_prlimit64).expect("a number");
+        bpf::run(&filters.0[0], number, X86_64, arguments)
+    };
+    assert_eq!(prlimit(libc::RLIMIT_CORE, 0), libc::SECCOMP_RET_ALLOW, "asking");
+    for place in [0x7fff_0000_1000, 0x7f00_0000_0000] {
+        assert_eq!(errno(prlimit(libc::RLIMIT_CORE, place)), Some(0), "{place:x}");
+        assert_eq!(prlimit(libc::RLIMIT_NOFILE, place), libc::SECCOMP_RET_ALLOW);
+    }
 }

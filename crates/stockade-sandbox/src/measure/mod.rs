@@ -7,14 +7,17 @@ use std::{sync::Arc, time::Instant};
 use stockade_ports::sandbox::{Measurement, ProbePlan, SandboxError};
 
 use self::judge::Seen;
-use crate::live::{Life, Live};
+use crate::{
+    cgroup,
+    live::{Life, Live},
+};
 
 /// Measures every check of [`stockade_ports::sandbox::MEASURED_INSIDE`].
 pub(crate) async fn measure<L: Life>(live: &Live<L>, plan: &ProbePlan) -> Result<Measurement, SandboxError> {
     let begun = Instant::now();
     let life = Arc::clone(&live.life);
     // The kernel's files are read while the Guest probes.
-    let in_force = tokio::task::spawn_blocking(move || life.limits_in_force());
+    let in_force = tokio::task::spawn_blocking(move || cgroup::limits_in_force(life.cgroups()));
     let observed = live.client.probe(plan).await?;
     let in_force = in_force.await.map_err(|e| SandboxError::Setup {
         step: "read back the limits in force".to_owned(),

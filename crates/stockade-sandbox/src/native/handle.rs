@@ -46,8 +46,8 @@ impl Life for NativeLife {
         reason(self.removed.clone()).await;
     }
 
-    fn limits_in_force(&self) -> Vec<(&'static str, u64)> {
-        cgroup::limits_in_force(&self.cgroups)
+    fn cgroups(&self) -> &[CgroupDir] {
+        &self.cgroups
     }
 
     async fn archive(&self, dir: &Path) -> Result<Snapshot, SandboxError> {

@@ -125,7 +125,7 @@ impl Groups {
 
     /// Whether a thread was refused on the host because the sandbox had as many as it may.
     pub(super) fn out_of_threads(&self) -> bool {
-        cgroup::out_of_processes(&self.limiting)
+        cgroup::limits_hit(&self.limiting).contains(&"pids")
     }
 
     /// Kills what is in them and removes them. Blocking.

@@ -33,7 +33,7 @@ use super::{
     runtime::{Runtime, pid_file},
 };
 use crate::{
-    cgroup::{self, OUT_OF_MEMORY, OomWatch},
+    cgroup::{self, CgroupDir, OUT_OF_MEMORY, OomWatch},
     failure::{Failure, Step},
     live::{Life, reason},
     native::launch::userns::Slot,
@@ -181,8 +181,8 @@ impl Life for OciLife {
         self.ended().await;
     }
 
-    fn limits_in_force(&self) -> Vec<(&'static str, u64)> {
-        cgroup::limits_in_force(self.groups.limiting())
+    fn cgroups(&self) -> &[CgroupDir] {
+        self.groups.limiting()
     }
 
     async fn freeze(&self, frozen: bool) -> Result<(), SandboxError> {
@@ -215,9 +215,12 @@ async fn supervise(
         // Cut off, or nobody is left who could.
         _ = cutting.wait_for(|cut| *cut) => None,
     };
-    let starved = cgroup::out_of_memory(remains.groups.limiting());
+    let groups = remains.groups.limiting();
+    let starved = cgroup::out_of_memory(groups);
     // Elsewhere a refused process is the agent's affair, not the sandbox's end.
     let threads = runtime == Runtime::Runsc && remains.groups.out_of_threads();
+    // What it adds to a reason that is not known yet.
+    let hit = cgroup::epitaph(String::new(), groups);
     let left = bury(child, remains).await;
     let words = timeout(FAREWELL, words)
         .await
@@ -226,8 +229,8 @@ async fn supervise(
         .unwrap_or_default();
     let reason = match status {
         _ if starved => OUT_OF_MEMORY.to_owned(),
-        Some(Ok(status)) if threads && !status.success() => OUT_OF_THREADS.to_owned(),
-        Some(Ok(status)) => describe(runtime, status, &words),
+        Some(Ok(status)) if threads && !status.success() => format!("{OUT_OF_THREADS}{hit}"),
+        Some(Ok(status)) => describe(runtime, status, &words) + &hit,
         Some(Err(e)) => format!("its runtime was lost: {e}"),
         None => "it was destroyed".to_owned(),
     };

@@ -37,7 +37,7 @@ pub(super) fn write(parts: &Parts<'_>) -> Result<Value, Failure> {
         .step("read the limit on open files")?
         .1
         .min(FILES);
-    let mut rlimits = vec![rlimit("RLIMIT_NOFILE", files), rlimit("RLIMIT_CORE", 0)];
+    let mut rlimits = vec![rlimit("RLIMIT_NOFILE", files), rlimit("RLIMIT_CORE", 1)];
     if parts.runtime == Runtime::Runsc {
         // Its kernel counts per user, and there is one. On the host it needs more than that.
         rlimits.push(rlimit("RLIMIT_NPROC", parts.limits.pids));

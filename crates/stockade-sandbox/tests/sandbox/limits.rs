@@ -17,6 +17,7 @@ cases!(
     processor_time_is_limited_where_promised,
     reading_is_slowed_where_promised,
     evidence_names_what_holds,
+    limits_that_were_met_are_told,
 );
 
 async fn a_full_disk_is_full_inside_only(bed: Bed) {
@@ -192,4 +193,25 @@ async fn evidence_names_what_holds(bed: Bed) {
         .write_file("/tmp/x", Bytes::from_static(b"x"), 0o644)
         .await
         .expect("writes");
+}
+
+async fn limits_that_were_met_are_told(bed: Bed) {
+    let mut spec = bed.spec();
+    (spec.limits.pids, spec.limits.disk_bytes) = (20, 8 << 20);
+    let handle = bed.create_from(spec).await;
+    let met = async || {
+        let hits = handle.limits_hit().await.into_iter();
+        hits.map(|hit| (hit.limit, hit.value)).collect::<Vec<_>>()
+    };
+    sh(&*handle, "head -c 1M /dev/zero > /tmp/some").await.ok();
+    assert_eq!(met().await, [], "what is within a limit meets none");
+    sh(&*handle, "head -c 64M /dev/zero > /tmp/big").await;
+    assert_eq!(met().await, [("disk", 8 << 20)]);
+    sh(&*handle, "rm /tmp/big").await.ok();
+    assert_eq!(met().await, [], "a disk is full as long as it is");
+    probe(&*handle, &["forks", "100"]).await.ok();
+    // Counted by a cgroup; by a kernel of the sandbox's own, or per user, nobody counts.
+    let counted = enforces(&bed, "memory").await && bed.mode.shares_the_kernel();
+    let expected = counted.then_some(("pids", 20));
+    assert_eq!(met().await, expected.into_iter().collect::<Vec<_>>());
 }

@@ -89,6 +89,7 @@ async fn one(settings: &Settings, sandbox: Arc<dyn Sandbox>, quiet: bool) -> any
         sandbox,
         store,
         rootfs,
+        images: backends::images_in(settings, throwaway.dir.join("images")),
         canaries,
         state_dir: settings.state_dir.clone(),
     };

@@ -145,6 +145,9 @@ fn detail(run: &v1::Run) {
     if let Some(result) = &run.result {
         field("summary", &style::line(&result.summary, 200));
         field("branch", result.branch.as_deref().unwrap_or("-"));
+        if !result.limits_hit.is_empty() {
+            field("limits hit", &result.limits_hit.join(", "));
+        }
         for file in &result.files {
             field(
                 "file",

@@ -82,6 +82,13 @@ fn lines(event: &Event) -> Vec<String> {
                 style::dim(&style::rough(data["bytes"].as_u64().unwrap_or(0)))
             ),
         )),
+        T::SandboxLimit => one(mark(
+            &style::wait("■"),
+            &format!(
+                "the sandbox ran into its limit: {}",
+                limit(&format!("{}={}", text(data, "limit"), data["value"]))
+            ),
+        )),
         T::RepoReady => repository(data),
         T::AgentReady => one(mark(
             &style::good("▸"),

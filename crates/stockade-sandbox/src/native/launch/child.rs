@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     boundary,
+    cgroup::CgroupDir,
     failure::{Failure, Step},
     filter::{self, Filters},
 };
@@ -78,7 +79,8 @@ impl Child<'_> {
         wait_for_launcher(&mut go)?;
         self.seats.take()?;
         unshare(CloneFlags::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
-        confine::limit_processes(self.spec.pids)?;
+        let counted = |group: &CgroupDir| group.settings.iter().any(|setting| setting.file == "pids.max");
+        confine::limit_processes(self.spec.pids, self.spec.cgroups.iter().any(counted))?;
         standard_descriptors(&self.guest_in, &self.guest_out)?;
         confine::drop_privileges()?;
         filter::install(self.filters)?;

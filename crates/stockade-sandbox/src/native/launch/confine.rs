@@ -42,15 +42,20 @@ pub(super) fn leave_keyring() {
 }
 
 /// Per-process limits. The process count holds per user and user namespace, so it bounds
-/// the sandbox as a whole even where there is no cgroup (Linux 5.14).
-pub(super) fn limit_processes(pids: Option<u64>) -> Result<(), Failure> {
+/// the sandbox as a whole even where there is no cgroup (Linux 5.14). Where one is `counted`, it is
+/// to be the one that refuses: it tells how often it did, and this limit tells nobody.
+pub(super) fn limit_processes(pids: Option<u64>, counted: bool) -> Result<(), Failure> {
     let step = "set resource limits";
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).step(step)?;
+    // See the filter on this number.
+    setrlimit(Resource::RLIMIT_CORE, 1, 1).step(step)?;
     let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NOFILE).step(step)?;
     let files = hard.min(65_536);
     setrlimit(Resource::RLIMIT_NOFILE, files, files).step(step)?;
     let (soft, hard) = match pids {
-        Some(pids) => (pids, pids.saturating_add(GUEST_PROCESSES)),
+        Some(pids) => {
+            let hard = pids.saturating_add(GUEST_PROCESSES);
+            (if counted { hard } else { pids }, hard)
+        }
         None => {
             let (_, hard) = nix::sys::resource::getrlimit(Resource::RLIMIT_NPROC).step(step)?;
             (hard, hard)

@@ -212,10 +212,10 @@ fn own_pidfd() -> io::Result<OwnedFd> {
 }
 
 fn describe(status: WaitStatus, cgroups: &[cgroup::CgroupDir]) -> String {
-    match status {
-        _ if cgroup::out_of_memory(cgroups) => cgroup::OUT_OF_MEMORY.to_owned(),
+    let reason = match status {
         WaitStatus::Exited(_, code) => format!("its Guest ended with code {code}"),
         WaitStatus::Signaled(_, signal, _) => format!("its Guest was ended by {signal}"),
         other => format!("its Guest ended: {other:?}"),
-    }
+    };
+    cgroup::epitaph(reason, cgroups)
 }
