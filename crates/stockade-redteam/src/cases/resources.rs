@@ -115,7 +115,7 @@ pub(super) const CASES: &[Case] = &[
 async fn counted(field: &Field, target: &Inside, attack: &'static str) -> Trial {
     let call = Call::new(attack).with("number", TIGHT.pids * 4);
     let bomb = Bomb::new("pids", call.clone().with("hold", HOLD), call);
-    bomb.is_contained(field, target).await
+    bomb.contain(field, target).await
 }
 
 async fn disk(field: &Field, target: &Inside) -> Trial {
@@ -124,7 +124,7 @@ async fn disk(field: &Field, target: &Inside) -> Trial {
     // They are one disk, and are filled one after the other.
     let inside = call.clone().with("hold", HOLD / 4).each("dir", places);
     let control = call.with("dir", field.plants.quick().display());
-    Bomb::new("disk", inside, control).is_contained(field, target).await
+    Bomb::new("disk", inside, control).contain(field, target).await
 }
 
 async fn inodes(field: &Field, target: &Inside) -> Trial {
@@ -140,7 +140,7 @@ async fn inodes(field: &Field, target: &Inside) -> Trial {
         limits,
         ..Bomb::new("disk", inside, control)
     };
-    bomb.is_contained(field, target).await
+    bomb.contain(field, target).await
 }
 
 async fn descriptors(field: &Field, target: &Inside) -> Trial {
@@ -150,7 +150,7 @@ async fn descriptors(field: &Field, target: &Inside) -> Trial {
         inside: Call::new("hog").with("number", 70_000).with("hold", HOLD),
         control: Control::Inside(Call::new("hog").with("number", 500)),
     };
-    bomb.is_contained(field, target).await
+    bomb.contain(field, target).await
 }
 
 async fn memory(field: &Field, target: &Inside) -> Trial {
