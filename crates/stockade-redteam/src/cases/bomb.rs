@@ -77,7 +77,7 @@ impl Bomb {
     }
 
     /// One that is stopped by a limit the kernel names, in a sandbox that outlives it.
-    pub(super) async fn contained(self, field: &Field, neighbour: &Inside) -> Trial {
+    pub(super) async fn contain(self, field: &Field, neighbour: &Inside) -> Trial {
         let Blast { own, inside, pace } = match self.set_off(field, neighbour).await {
             Ok(blast) => blast,
             Err(trial) => return trial,

@@ -115,7 +115,7 @@ pub(super) const CASES: &[Case] = &[
 async fn counted(field: &Field, target: &Inside, attack: &'static str) -> Trial {
     let call = Call::new(attack).with("number", TIGHT.pids * 4);
     let bomb = Bomb::new("pids", call.clone().with("hold", HOLD), call);
-    bomb.contained(field, target).await
+    bomb.contain(field, target).await
 }
 
 async fn disk(field: &Field, target: &Inside) -> Trial {
@@ -124,7 +124,7 @@ async fn disk(field: &Field, target: &Inside) -> Trial {
     // They are one disk, and are filled one after the other.
     let inside = call.clone().with("hold", HOLD / 4).each("dir", places);
     let control = call.with("dir", field.plants.quick().display());
-    Bomb::new("disk", inside, control).contained(field, target).await
+    Bomb::new("disk", inside, control).contain(field, target).await
 }
 
 async fn inodes(field: &Field, target: &Inside) -> Trial {
@@ -140,7 +140,7 @@ async fn inodes(field: &Field, target: &Inside) -> Trial {
         limits,
         ..Bomb::new("disk", inside, control)
     };
-    bomb.contained(field, target).await
+    bomb.contain(field, target).await
 }
 
 async fn descriptors(field: &Field, target: &Inside) -> Trial {
@@ -150,7 +150,7 @@ async fn descriptors(field: &Field, target: &Inside) -> Trial {
         inside: Call::new("hog").with("number", 70_000).with("hold", HOLD),
         control: Control::Inside(Call::new("hog").with("number", 500)),
     };
-    bomb.contained(field, target).await
+    bomb.contain(field, target).await
 }
 
 async fn memory(field: &Field, target: &Inside) -> Trial {
@@ -253,11 +253,13 @@ async fn processor(field: &Field, target: &Inside) -> Trial {
 /// that it would be noticed.
 async fn starve(field: &Field, target: &Inside) -> Trial {
     let threads = available_parallelism().map_or(2, usize::from) * 64;
-    // What they use is not the question here.
+    // What they use is not the question here. A red team that runs at a low priority must not give
+    // it to them: they would starve nobody anywhere.
     let call = Call::new("spin")
         .with("number", threads)
         .with("ms", 500)
-        .with("over", u64::MAX);
+        .with("over", u64::MAX)
+        .with("ordinary", "yes");
     let limits = SandboxLimits {
         pids: TIGHT.pids + threads as u64,
         ..TIGHT
@@ -266,8 +268,6 @@ async fn starve(field: &Field, target: &Inside) -> Trial {
         limits,
         ..Bomb::new("cpu", call.clone(), call.clone())
     };
-    // Who runs the red team at a low priority runs the control at none that could starve anybody.
-    let outside = call.with("ordinary", "yes");
     let Blast { own, inside, pace } = match bomb.set_off(field, target).await {
         Ok(blast) => blast,
         Err(trial) => return trial,
@@ -278,12 +278,12 @@ async fn starve(field: &Field, target: &Inside) -> Trial {
         ..Trial::default()
     };
     found.host.push(pace.sighting());
-    let mut starved = beside(target, field.outside(&outside)).await.1;
+    let mut starved = beside(target, field.outside(&call)).await.1;
     for _ in 1..TRIES {
         if !starved.holds() {
             break;
         }
-        starved = beside(target, field.outside(&outside)).await.1;
+        starved = beside(target, field.outside(&call)).await.1;
     }
     let seen = Sighting::new(
         "the same outside",
