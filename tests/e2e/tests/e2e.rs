@@ -20,4 +20,5 @@ mod production;
 mod reach;
 mod redteam;
 mod rootless;
+mod secrets;
 mod upstream;

@@ -16,6 +16,7 @@ use stockade_domain::{
 };
 use stockade_gateway::{Catalog, Gateway, GatewayParts, HttpLimits, RepoProbe, hash_token, mint_token};
 use stockade_ports::{Clock, Engine, Lease, ManualClock, Store, TokenRecord, sim::MemoryStore, sim::RecordingBus};
+use stockade_vault::{InstallationKey, Vault};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use uuid::Uuid;
 
@@ -133,6 +134,7 @@ impl Harness {
         let other = keep_token(&*store, &*clock, other_team, "mallory").await;
         let gateway = Gateway::new(GatewayParts {
             store: store.clone(),
+            secrets: Arc::new(Vault::new(store.clone(), InstallationKey::generate().unwrap())),
             bus: bus.clone(),
             clock: clock.clone(),
             engine: engine.clone(),
