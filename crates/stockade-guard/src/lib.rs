@@ -27,6 +27,7 @@
 mod ask;
 mod config;
 mod connection;
+pub mod credentials;
 mod dial;
 mod dns;
 mod door;
