@@ -97,6 +97,8 @@ problem_codes! {
     ModelRequired = "model_required", 422, "No model is named";
     /// A limit is out of range; `field` says which.
     InvalidLimits = "invalid_limits", 422, "A limit is out of range";
+    /// The environment puts a secret into requests that the team has not set; `missing` lists them.
+    MissingSecret = "missing_secret", 422, "A secret of the environment is not set";
     /// The agent's rules or the environment do not compile.
     InvalidPolicy = "invalid_policy", 422, "The policy does not compile";
     /// The repository cannot be used.

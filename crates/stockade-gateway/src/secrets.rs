@@ -1,12 +1,14 @@
 //! Secrets of the caller's team. Values go in and never come back.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use http::StatusCode;
 use stockade_api::{
     Problem, ProblemCode,
     v1::{Page, Secret},
 };
-use stockade_domain::SecretName;
+use stockade_domain::{Environment, SecretName, TeamId};
 use stockade_ports::{MAX_SECRET_BYTES, SecretError, SecretInfo, SecretValue};
 
 use crate::{
@@ -42,6 +44,40 @@ impl From<SecretError> for Refusal {
 fn named(text: &str) -> Answer<SecretName> {
     let name: Result<SecretName, _> = text.parse();
     name.map_err(|error| Problem::new(ProblemCode::InvalidName, error.to_string()).into())
+}
+
+/// Whether the team has set every secret that an environment puts into requests.
+pub(crate) async fn insist(app: &App, team: TeamId, environment: &Environment) -> Answer<()> {
+    if environment.credentials.is_empty() {
+        return Ok(());
+    }
+    let set: BTreeSet<SecretName> = app
+        .secrets
+        .list(team)
+        .await?
+        .into_iter()
+        .map(|info| info.name)
+        .collect();
+    let named: BTreeSet<&SecretName> = environment.credentials.iter().map(|c| &c.secret).collect();
+    let missing: Vec<&str> = named
+        .iter()
+        .filter(|name| !set.contains(**name))
+        .map(|name| name.as_str())
+        .collect();
+    match missing.first() {
+        None => Ok(()),
+        Some(first) => Err(Problem::new(
+            ProblemCode::MissingSecret,
+            format!(
+                "environment '{}' needs secrets that are not set: {}",
+                environment.name,
+                missing.join(", ")
+            ),
+        )
+        .with_hint(format!("set them, as in: stockade secret set {first}"))
+        .with("missing", missing)
+        .into()),
+    }
 }
 
 /// Keeps a value. Doing it again keeps it again, as the next version.

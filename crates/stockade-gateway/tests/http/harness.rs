@@ -82,7 +82,11 @@ pub(crate) fn catalog() -> Catalog {
     careful.limits.inactivity_seconds = Some(77);
     careful.limits.wall_clock_seconds = Some(78);
     let agents = [agent("builtin"), agent("broken"), careful];
+    let mut bound = Environment::named("bound", NetworkLevel::Trusted);
+    let credential = json!({ "secret": "GITHUB_TOKEN", "kind": "bearer", "hosts": ["api.github.com"] });
+    bound.credentials = vec![serde_json::from_value(credential).unwrap()];
     let environments = [
+        bound,
         Environment::named("default", NetworkLevel::None),
         Environment::named("open", NetworkLevel::Trusted),
     ];

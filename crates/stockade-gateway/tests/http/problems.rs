@@ -70,6 +70,10 @@ fn plain() -> Vec<(ProblemCode, Call)> {
         (P::TextTooLong, task(json!({ "prompt": "x".repeat(501) }))),
         (P::UnknownAgent, task(json!({ "agent": "x" }))),
         (P::UnknownEnvironment, task(json!({ "environment": "x" }))),
+        (
+            P::MissingSecret,
+            task(json!({ "agent": "careful", "environment": "bound" })),
+        ),
         (P::UnknownBackend, task(json!({ "backend": "x" }))),
         (P::AgentUnavailable, task(json!({ "agent": "broken" }))),
         (P::ModelRequired, task(json!({ "agent": "builtin" }))),

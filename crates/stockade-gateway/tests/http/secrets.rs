@@ -1,5 +1,6 @@
 //! Secrets: values go in and never come back.
 
+use serde_json::json;
 use stockade_api::v1::Secret;
 use stockade_domain::TeamId;
 use stockade_ports::Store;
@@ -84,6 +85,36 @@ async fn another_teams_secret_is_not_there() {
     theirs.remove_secret(&name).await.unwrap();
     let ours = harness.client().secrets().await.unwrap().items;
     assert_eq!((ours.len(), ours[0].version), (1, 1));
+}
+
+#[tokio::test]
+async fn a_run_needs_the_secrets_of_its_environment() {
+    let harness = Harness::start().await;
+    let task = || Call::post("/v1/tasks", json!({ "prompt": "x", "environment": "bound" }));
+    // Another team's secret of that name is of no use.
+    let name = "GITHUB_TOKEN".parse().unwrap();
+    harness
+        .client_of_other_team()
+        .put_secret(&name, b"canary".to_vec())
+        .await
+        .unwrap();
+    let answer = harness.call(task()).await;
+    refused(&answer, 422, "missing_secret");
+    assert_eq!(answer.json()["missing"], json!(["GITHUB_TOKEN"]));
+    assert!(
+        answer.text().contains("stockade secret set GITHUB_TOKEN"),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(harness.get("/v1/tasks").await.json()["items"], json!([]));
+    harness.call(put("GITHUB_TOKEN", CANARY)).await;
+    let created = harness.call(task()).await;
+    assert_eq!(created.status, 201, "{}", created.text());
+    let again = format!("/v1/tasks/{}/runs", created.json()["task"]["id"].as_str().unwrap());
+    let body = json!({ "environment": "bound" });
+    assert_eq!(harness.post(&again, body.clone()).await.status, 201);
+    harness.call(delete("GITHUB_TOKEN")).await;
+    refused(&harness.post(&again, body).await, 422, "missing_secret");
 }
 
 #[tokio::test]

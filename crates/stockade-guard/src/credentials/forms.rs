@@ -59,9 +59,12 @@ impl Form {
     pub(super) fn begins(&self, bytes: &[u8], end: bool) -> Begins {
         let begins = match self {
             Self::Plain(secret) => plain(secret, bytes),
-            Self::Percent(secret) => unit_by_unit(secret, bytes, percent_unit),
-            Self::Json(secret) => unit_by_unit(secret, bytes, json_unit),
-            Self::Hex(secret) => unit_by_unit(secret, bytes, hex_unit),
+            // A plus is a space in a form and itself elsewhere.
+            Self::Percent(secret) => {
+                unit_by_unit(secret, bytes, percent_unit, |is, wanted| is == b'+' && wanted == b' ')
+            }
+            Self::Json(secret) => unit_by_unit(secret, bytes, json_unit, |_, _| false),
+            Self::Hex(secret) => unit_by_unit(secret, bytes, hex_unit, |_, _| false),
             Self::Base64(sets) => base64(sets, bytes),
         };
         match begins {
@@ -85,11 +88,11 @@ fn plain(secret: &[u8], bytes: &[u8]) -> Begins {
     }
 }
 
-fn unit_by_unit(secret: &[u8], bytes: &[u8], unit: fn(&[u8]) -> Unit<u8>) -> Begins {
+fn unit_by_unit(secret: &[u8], bytes: &[u8], unit: fn(&[u8]) -> Unit<u8>, also: fn(u8, u8) -> bool) -> Begins {
     let mut at = 0;
     for wanted in secret {
         match unit(&bytes[at..]) {
-            Unit::Is(is, width) if is == *wanted => at += width,
+            Unit::Is(is, width) if is == *wanted || also(is, *wanted) => at += width,
             Unit::Cut => return Begins::Perhaps,
             Unit::Is(..) | Unit::None => return Begins::No,
         }
@@ -102,7 +105,6 @@ fn percent_unit(bytes: &[u8]) -> Unit<u8> {
         [] | [b'%'] => Unit::Cut,
         [b'%', digit] if digit.is_ascii_hexdigit() => Unit::Cut,
         [b'%', ..] => escaped(bytes).map_or(Unit::None, |byte| Unit::Is(byte, 3)),
-        [b'+', ..] => Unit::Is(b' ', 1),
         [byte, ..] => Unit::Is(*byte, 1),
     }
 }
@@ -186,8 +188,6 @@ fn sextet_unit(bytes: &[u8]) -> Unit<u8> {
     let (byte, width) = match (percent_unit(bytes), bytes) {
         (_, [] | [b'\\']) => return Unit::Cut,
         (_, [b'\\', b'/', ..]) => (b'/', 2),
-        // Here a plus is a character of its own.
-        (_, [b'+', ..]) => (b'+', 1),
         (Unit::Is(byte, width), _) => (byte, width),
         (Unit::Cut, _) => return Unit::Cut,
         (Unit::None, _) => return Unit::None,
