@@ -71,12 +71,14 @@ problem_codes! {
     RunEnded = "run_ended", 409, "The run has ended";
     /// The body is larger than the gateway takes.
     BodyTooLarge = "body_too_large", 413, "The body is too large";
-    /// The body is not announced as JSON.
-    UnsupportedMediaType = "unsupported_media_type", 415, "The body must be application/json";
+    /// The body is not announced as what the route takes: JSON, or bytes for a secret.
+    UnsupportedMediaType = "unsupported_media_type", 415, "The body is of another media type";
     /// The `Host` header names somebody else.
     Misdirected = "misdirected", 421, "This gateway does not answer for that host";
     /// The body is JSON of another shape; `field` says where.
     InvalidBody = "invalid_body", 422, "The body does not have the expected shape";
+    /// The name in the path cannot name such a thing.
+    InvalidName = "invalid_name", 422, "The name cannot be used";
     /// A prompt or message without words.
     EmptyText = "empty_text", 422, "The text is empty";
     /// A prompt or message that is too long.
@@ -95,6 +97,8 @@ problem_codes! {
     ModelRequired = "model_required", 422, "No model is named";
     /// A limit is out of range; `field` says which.
     InvalidLimits = "invalid_limits", 422, "A limit is out of range";
+    /// The environment puts a secret into requests that the team has not set; `missing` lists them.
+    MissingSecret = "missing_secret", 422, "A secret of the environment is not set";
     /// The agent's rules or the environment do not compile.
     InvalidPolicy = "invalid_policy", 422, "The policy does not compile";
     /// The repository cannot be used.

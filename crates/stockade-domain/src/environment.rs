@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EgressRule, FileRules, TrafficLimits};
+use crate::{CredentialBinding, EgressRule, FileRules, TrafficLimits, credential};
 
 /// How far a sandbox may reach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,6 +99,13 @@ pub struct Environment {
     /// What its tools may write and what may be exported.
     #[serde(default)]
     pub files: FileRules,
+    /// Secrets that the Guard puts into requests.
+    #[serde(
+        default,
+        deserialize_with = "credential::read_all",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub credentials: Vec<CredentialBinding>,
 }
 
 fn host_image() -> String {
@@ -119,6 +126,7 @@ impl Environment {
             image: host_image(),
             limits: SandboxLimits::default(),
             files: FileRules::default(),
+            credentials: Vec::new(),
         }
     }
 }

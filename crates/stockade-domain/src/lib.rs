@@ -18,6 +18,7 @@ pub mod agent;
 pub mod approval;
 pub mod budget;
 pub mod canonical;
+pub mod credential;
 pub mod egress;
 pub mod environment;
 pub mod event;
@@ -35,6 +36,7 @@ pub use agent::{AgentKind, AgentSpec, HarnessProfile, LimitsPatch, ProfileFile, 
 pub use approval::{Approval, ApprovalDecision, ApprovalState, Decision};
 pub use budget::{Amounts, Budget, BudgetExhausted, BudgetLimits};
 pub use canonical::{Digest, canonical_json, digest_of};
+pub use credential::{CredentialBinding, CredentialError, CredentialKind, InvalidSecretName, SecretName};
 pub use egress::{EgressProtocol, EgressRule, ExplainedStep, Explanation, TrafficLimits};
 pub use environment::{AddressException, Environment, NetworkLevel, SandboxLimits};
 pub use event::{Event, EventType, NewEvent};

@@ -61,7 +61,12 @@ impl Caller {
     /// ones are decided here and nowhere else.
     fn may(&self, permission: Permission) -> bool {
         match permission {
-            Permission::None | Permission::Read | Permission::Run | Permission::Decide | Permission::Tokens => true,
+            Permission::None
+            | Permission::Read
+            | Permission::Run
+            | Permission::Decide
+            | Permission::Secrets
+            | Permission::Tokens => true,
         }
     }
 }

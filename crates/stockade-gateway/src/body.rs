@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use stockade_api::{Problem, ProblemCode};
+use stockade_api::{Problem, ProblemCode, v1::OCTETS};
 
 use crate::{
     App, HttpLimits,
@@ -28,7 +28,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
             drain(request, &app.limits).await;
             return Err(not_json());
         }
-        parse(&read(request, &app.limits).await?).map(Self)
+        parse(&read(request, &app.limits, app.limits.body_bytes).await?).map(Self)
     }
 }
 
@@ -40,7 +40,7 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
 
     async fn from_request(request: Request, app: &App) -> Answer<Self> {
         let json = is_json(request.headers());
-        let bytes = read(request, &app.limits).await?;
+        let bytes = read(request, &app.limits, app.limits.body_bytes).await?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -48,6 +48,26 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
             return Err(not_json());
         }
         parse(&bytes).map(Self)
+    }
+}
+
+/// A body of bytes (RFC 2046, section 4.5.1), at most so many, taken as they are.
+pub(crate) struct Octets<const MOST: usize>(pub(crate) Bytes);
+
+impl<const MOST: usize> FromRequest<App> for Octets<MOST> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &App) -> Answer<Self> {
+        let announced = request.headers().get(header::CONTENT_TYPE);
+        if announced.is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(OCTETS.as_bytes())) {
+            drain(request, &app.limits).await;
+            return Err(refuse(
+                ProblemCode::UnsupportedMediaType,
+                format!("the Content-Type is not {OCTETS}"),
+            )
+            .hint("send the value as the body, as it is, with 'Content-Type: application/octet-stream'"));
+        }
+        read(request, &app.limits, MOST).await.map(Self)
     }
 }
 
@@ -82,26 +102,22 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-async fn read(request: Request, limits: &HttpLimits) -> Answer<Bytes> {
+async fn read(request: Request, limits: &HttpLimits, most: usize) -> Answer<Bytes> {
     let too_large = || {
         Refusal::from(
             Problem::new(
                 ProblemCode::BodyTooLarge,
-                format!("the body is larger than {} bytes", limits.body_bytes),
+                format!("the body is larger than {most} bytes"),
             )
-            .with("limit", limits.body_bytes),
+            .with("limit", most),
         )
     };
-    if announced(request.headers()).is_some_and(|n| n > limits.body_bytes as u64) {
+    if announced(request.headers()).is_some_and(|n| n > most as u64) {
         drain(request, limits).await;
         return Err(too_large());
     }
     let mut body = request.into_body();
-    let collected = tokio::time::timeout(
-        limits.body_timeout,
-        Limited::new(&mut body, limits.body_bytes).collect(),
-    )
-    .await;
+    let collected = tokio::time::timeout(limits.body_timeout, Limited::new(&mut body, most).collect()).await;
     match collected {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
@@ -245,6 +261,23 @@ impl<T: FromStr<Err: std::fmt::Display>, S: Send + Sync> FromRequestParts<S> for
         text.parse()
             .map(Self)
             .map_err(|error: T::Err| refuse(ProblemCode::NotFound, error.to_string()))
+    }
+}
+
+/// The `{name}` in the path, decoded and not yet checked.
+pub(crate) struct Segment(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
+        let path: Result<Path<BTreeMap<String, String>>, _> = Path::from_request_parts(parts, state).await;
+        // A path that is not UTF-8 names nothing.
+        Ok(Self(
+            path.ok()
+                .and_then(|Path(mut parts)| parts.remove("name"))
+                .unwrap_or_default(),
+        ))
     }
 }
 

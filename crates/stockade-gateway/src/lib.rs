@@ -25,6 +25,7 @@ mod limits;
 pub mod llm;
 mod routes;
 mod runs;
+mod secrets;
 mod server;
 mod stream;
 mod tasks;
@@ -33,7 +34,7 @@ mod tokens;
 use std::{ops::Deref, sync::Arc};
 
 use axum::Router;
-use stockade_ports::{Bus, Clock, Engine, Store};
+use stockade_ports::{Bus, Clock, Engine, Secrets, Store};
 use tokio::sync::watch;
 
 pub use auth::{NoRandomness, hash_token, mint_token};
@@ -47,6 +48,8 @@ use edge::HostRule;
 pub struct GatewayParts {
     /// The truth.
     pub store: Arc<dyn Store>,
+    /// The teams' secrets.
+    pub secrets: Arc<dyn Secrets>,
     /// Hints about it.
     pub bus: Arc<dyn Bus>,
     /// Time and ids.

@@ -10,7 +10,7 @@ use axum::{
 use http::{Method, Uri};
 use stockade_api::{Problem, ProblemCode};
 
-use crate::{App, about, approvals, artifacts, auth, error::Refusal, events, runs, tasks, tokens};
+use crate::{App, about, approvals, artifacts, auth, error::Refusal, events, runs, secrets, tasks, tokens};
 
 /// Who a route answers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +39,8 @@ pub enum Permission {
     Run,
     /// Decide approvals.
     Decide,
+    /// Set, list and remove secrets; their values are told to nobody.
+    Secrets,
     /// Make, list and revoke tokens.
     Tokens,
 }
@@ -92,6 +94,9 @@ routes! {
     GET    "/v1/agents"                     Team   Read   => about::agents;
     GET    "/v1/environments"               Team   Read   => about::environments;
     GET    "/v1/environments/{name}/explain" Team  Read   => about::explain;
+    PUT    "/v1/secrets/{name}"             Team   Secrets => secrets::put;
+    GET    "/v1/secrets"                    Team   Secrets => secrets::list;
+    DELETE "/v1/secrets/{name}"             Team   Secrets => secrets::remove;
     POST   "/v1/tokens"                     Team   Tokens => tokens::create;
     GET    "/v1/tokens"                     Team   Tokens => tokens::list;
     DELETE "/v1/tokens/{id}"                Team   Tokens => tokens::revoke;

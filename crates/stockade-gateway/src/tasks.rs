@@ -15,7 +15,7 @@ use crate::{
     auth::Caller,
     body::{Id, IdempotencyKey, Json as JsonBody, OptionalJson, Query},
     error::Answer,
-    freeze,
+    freeze, secrets,
 };
 
 /// How many items a page of a list has when nothing is said, and at most.
@@ -39,6 +39,7 @@ pub(crate) async fn create(
     };
     let run = if task.run {
         let spec = freeze::freeze(&app.catalog, task.prompt.clone(), repo.clone(), wanted)?;
+        secrets::insist(&app, caller.team, &spec.environment).await?;
         Some(new_run(&app, spec))
     } else {
         freeze::no_run_options(&wanted)?;
@@ -67,6 +68,7 @@ pub(crate) async fn create_run(
 ) -> Answer<Response> {
     let task = app.store.task(caller.team, id).await?;
     let spec = freeze::freeze(&app.catalog, task.prompt, task.repo.clone(), wanted)?;
+    secrets::insist(&app, caller.team, &spec.environment).await?;
     check_repo(&app, task.repo.as_ref()).await?;
     let run = new_run(&app, spec);
     let created = app.store.create_run(caller.team, id, run, key, app.clock.now()).await?;

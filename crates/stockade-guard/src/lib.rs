@@ -34,6 +34,7 @@ mod ask;
 mod broker;
 mod config;
 mod connection;
+pub mod credentials;
 mod dial;
 mod dns;
 mod door;

@@ -15,6 +15,7 @@
 //! | [`Egress`] | runner | guard |
 //! | [`Internal`] | guard | gateway |
 //! | [`ModelProvider`] | gate | upstream HTTP, scripted, replay |
+//! | [`Secrets`] | gateway, guard | the vault, over the store |
 //! | [`Clock`] | everybody | the system, or a simulation |
 //!
 //! [`ledger`] works out what a store writes, so that all stores write alike; [`sim`] holds
@@ -34,6 +35,7 @@ pub mod image;
 pub mod ledger;
 pub mod model;
 pub mod sandbox;
+pub mod secrets;
 pub mod sim;
 pub mod store;
 
@@ -51,4 +53,5 @@ pub use sandbox::{
     Process, Reaped, RootFs, Sandbox, SandboxError, SandboxEvidence, SandboxFacts, SandboxHandle, SandboxSpec,
     Snapshot, Witness, prove,
 };
+pub use secrets::{MAX_SECRET_BYTES, OpenSecret, SecretError, SecretInfo, SecretRecord, SecretValue, Secrets};
 pub use store::{Claim, CreateRun, CreateTask, Created, Lease, Message, Settle, Store, StoreError, TokenRecord};

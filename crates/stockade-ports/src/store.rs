@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stockade_domain::{
     ActionId, ActionRecord, Amounts, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Outcome,
-    RepoSpec, Run, RunId, RunInput, RunSpec, RunState, Task, TaskId, TeamId, Timestamp, TokenId,
+    RepoSpec, Run, RunId, RunInput, RunSpec, RunState, SecretName, Task, TaskId, TeamId, Timestamp, TokenId,
     admission::{AdmitDecision, AdmitRequest, Turn},
     approval::DecisionError,
     machine::{IllegalInput, Step},
 };
+
+use crate::SecretRecord;
 
 /// A worker's hold on a run. A newer claim makes an older fence worthless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -289,6 +291,25 @@ pub trait Store: Send + Sync {
 
     /// Revokes a token.
     async fn revoke_token(&self, team: TeamId, id: TokenId, now: Timestamp) -> Result<TokenRecord, StoreError>;
+
+    /// Keeps a sealed secret under a name of a team: the first has version 1, one that replaces another keeps its
+    /// `created_at` and has the next version.
+    async fn put_secret(
+        &self,
+        team: TeamId,
+        name: &SecretName,
+        sealed: Bytes,
+        now: Timestamp,
+    ) -> Result<SecretRecord, StoreError>;
+
+    /// Secrets of a team, by name.
+    async fn secrets(&self, team: TeamId) -> Result<Vec<SecretRecord>, StoreError>;
+
+    /// One secret of a team.
+    async fn secret(&self, team: TeamId, name: &SecretName) -> Result<SecretRecord, StoreError>;
+
+    /// Removes a secret and gives what it was.
+    async fn remove_secret(&self, team: TeamId, name: &SecretName) -> Result<SecretRecord, StoreError>;
 
     /// Answers at all; for readiness.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// Agents: who does the work
     #[command(subcommand)]
     Agent(Agent),
+    /// Secrets that the Guard puts into requests; their values are never shown
+    #[command(subcommand)]
+    Secret(Secret),
     /// API tokens
     #[command(subcommand)]
     Token(Token),
@@ -303,6 +306,22 @@ pub(crate) enum Token {
     List,
     /// Make a token useless at once
     Revoke { id: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// Set a secret to what comes on standard input, or to a file's content
+    Set {
+        /// What environments call it
+        name: String,
+        /// Read the value from this file, as it is
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Secrets, without their values
+    List,
+    /// Remove a secret; requests that need it are refused from then on
+    Rm { name: String },
 }
 
 #[derive(Debug, Subcommand)]

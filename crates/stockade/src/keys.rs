@@ -1,4 +1,4 @@
-//! The installation's secrets on disk: the receipt key and the operator's token.
+//! The installation's secrets on disk: the receipt key, the key of the teams' secrets and the operator's token.
 
 use std::{
     fs::{self, OpenOptions},
@@ -15,7 +15,14 @@ use ed25519_dalek::{
     },
 };
 
-use crate::exit::{Complaint, Exit};
+use secrecy::ExposeSecret as _;
+use stockade_vault::InstallationKey;
+use zeroize::Zeroizing;
+
+use crate::{
+    exit::{Complaint, Exit},
+    settings::KeySource,
+};
 
 fn private_path(state_dir: &Path) -> PathBuf {
     state_dir.join("keys/receipt.pem")
@@ -60,6 +67,57 @@ fn make_key(state_dir: &Path, path: &Path) -> Result<SigningKey, Complaint> {
     fs::write(public_path(state_dir), public).map_err(|e| failed(&e))?;
     write_private(path, pem.as_bytes()).map_err(|e| failed(&e))?;
     Ok(key)
+}
+
+/// The key that secrets are sealed with. One of our own is made at first use, unless there are secrets already: a
+/// new key would open none of them.
+pub(crate) fn secrets_key(state_dir: &Path, source: &KeySource, in_use: bool) -> Result<InstallationKey, Complaint> {
+    let path = match source {
+        KeySource::Variable(name, text) => {
+            return InstallationKey::from_text(text.expose_secret()).map_err(|e| {
+                Complaint::usage(format!("the key of the secrets in {name} cannot be used: {e}"))
+                    .hint("make one with: openssl rand -hex 32")
+            });
+        }
+        KeySource::File(path) => path.clone(),
+        KeySource::Own => state_dir.join("keys/secrets.key"),
+    };
+    let own = matches!(source, KeySource::Own);
+    let broken = |what: String| {
+        Complaint::new(
+            Exit::Unsafe,
+            format!("the key of the secrets {} {what}", path.display()),
+        )
+        .hint("restore it from a backup (mode 0600); another key opens none of the secrets that were set")
+    };
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && own && !in_use => make_secrets_key(&path)?,
+        Err(error) => return Err(broken(format!("cannot be read: {error}"))),
+        Ok(meta) if meta.permissions().mode() & 0o077 != 0 => return Err(broken("can be read by others".to_owned())),
+        Ok(_) => {}
+    }
+    let text = fs::read_to_string(&path).map(Zeroizing::new);
+    let text = text.map_err(|e| broken(format!("cannot be read: {e}")))?;
+    InstallationKey::from_text(&text).map_err(|e| broken(format!("cannot be used: {e}")))
+}
+
+/// Whoever comes second at first use finds the key of the first.
+fn make_secrets_key(path: &Path) -> Result<(), Complaint> {
+    let make = || -> anyhow::Result<()> {
+        let key = InstallationKey::generate()?;
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let draft = path.with_extension(format!("new.{}", std::process::id()));
+        write_private(&draft, key.to_text().as_bytes())?;
+        let linked = fs::hard_link(&draft, path);
+        fs::remove_file(&draft)?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error.into()),
+            _ => Ok(()),
+        }
+    };
+    make().map_err(|e| Complaint::usage(format!("cannot make the key of the secrets {}: {e}", path.display())))
 }
 
 /// Reads a public key.
@@ -112,6 +170,46 @@ pub(crate) fn keep_operator_token(state_dir: &Path, secret: &str) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_key_of_the_secrets_is_made_once_and_never_in_the_place_of_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = |source: &KeySource, in_use| secrets_key(dir.path(), source, in_use).map(|key| key.to_text());
+        let lost = key(&KeySource::Own, true).unwrap_err();
+        assert_eq!(lost.exit, Exit::Unsafe, "there are secrets and no key");
+        let first = key(&KeySource::Own, false).unwrap();
+        assert_eq!(key(&KeySource::Own, true).unwrap(), first);
+        make_secrets_key(&dir.path().join("keys/secrets.key")).unwrap();
+        assert_eq!(key(&KeySource::Own, false).unwrap(), first, "the first one stays");
+        let path = dir.path().join("keys/secrets.key");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::read_dir(dir.path().join("keys")).unwrap().count(),
+            1,
+            "no draft is left"
+        );
+        let named = KeySource::File(path.clone());
+        assert_eq!(key(&named, false).unwrap(), first);
+        let elsewhere = KeySource::File(dir.path().join("none"));
+        assert_eq!(
+            key(&elsewhere, false).unwrap_err().exit,
+            Exit::Unsafe,
+            "a named one is not made"
+        );
+        let variable = |text: &str| KeySource::Variable("KEY".to_owned(), text.to_owned().into());
+        assert_eq!(key(&variable(&first), false).unwrap(), first);
+        let wrong = key(&variable("canary"), false).unwrap_err();
+        assert!(
+            wrong.message.contains("KEY") && !wrong.message.contains("canary"),
+            "{wrong}"
+        );
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(key(&named, false).unwrap_err().exit, Exit::Unsafe);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "canary").unwrap();
+        let damaged = key(&KeySource::Own, false).unwrap_err();
+        assert!(!damaged.message.contains("canary"), "{damaged}");
+    }
 
     #[test]
     fn the_key_is_made_once_and_kept_private() {

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) production: bool,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) images: ImageSettings,
+    /// Where the key lies that secrets are sealed with.
+    pub(crate) secrets_key: KeySource,
     /// Whom the CLI's token stands for in decisions and receipts.
     pub(crate) operator: String,
     /// A server to talk to instead of one's own.
@@ -115,6 +117,45 @@ fn with_passwords(mut images: ImageSettings) -> Result<ImageSettings, Complaint>
         login.password = password.into();
     }
     Ok(images)
+}
+
+/// Where the key lies that secrets are sealed with.
+#[derive(Debug, Clone)]
+pub(crate) enum KeySource {
+    /// In the state directory, made at first use.
+    Own,
+    /// In a file that somebody else keeps.
+    File(PathBuf),
+    /// In an environment variable: its name and what it holds.
+    Variable(String, SecretString),
+}
+
+/// Where the file says the key lies.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SecretsFile {
+    key_file: Option<PathBuf>,
+    key_variable: Option<String>,
+}
+
+impl SecretsFile {
+    fn source(self, base: &Path) -> Result<KeySource, Complaint> {
+        match (self.key_file, self.key_variable) {
+            (None, None) => Ok(KeySource::Own),
+            (Some(path), None) => Ok(KeySource::File(base.join(path))),
+            (None, Some(name)) => {
+                let text = variable(&name).ok_or_else(|| {
+                    Complaint::usage(format!("secrets: {name}, the key of the secrets, is not set"))
+                        .hint(format!("set {name} to 64 hexadecimal digits"))
+                })?;
+                Ok(KeySource::Variable(name, text.into()))
+            }
+            (Some(_), Some(_)) => Err(Complaint::usage(
+                "secrets: both key_file and key_variable are given, and they could differ",
+            )
+            .hint("leave one of them out")),
+        }
+    }
 }
 
 /// A server somewhere else.
@@ -201,6 +242,7 @@ struct ConfigFile {
     production: bool,
     sandbox: SandboxSettings,
     images: ImageSettings,
+    secrets: SecretsFile,
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -257,6 +299,7 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         production: file.production,
         sandbox: file.sandbox,
         images: with_passwords(file.images)?,
+        secrets_key: file.secrets.source(&base)?,
         operator: variable("USER").unwrap_or_else(|| "operator".to_owned()),
         remote: remote()?,
         provider_asked: asked.is_some() || global.config.is_some(),

@@ -18,10 +18,12 @@ use stockade_model::{
     RecordingProvider, ReplayProvider, Script, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider,
 };
 use stockade_ports::{
-    Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Store, SystemClock, TokenRecord,
+    Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Secrets, Store, SystemClock,
+    TokenRecord,
 };
 use stockade_runner::{Runner, RunnerConfig, RunnerParts};
 use stockade_store::SqliteStore;
+use stockade_vault::Vault;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{
@@ -73,6 +75,7 @@ impl Server {
         };
         let gateway = Gateway::new(GatewayParts {
             store: Arc::clone(&base.store),
+            secrets: Arc::clone(&base.secrets),
             bus: Arc::clone(&base.bus),
             clock: Arc::clone(&base.clock),
             engine: Arc::clone(&engine),
@@ -115,6 +118,7 @@ impl Server {
 /// What every role stands on.
 struct Base {
     store: Arc<dyn Store>,
+    secrets: Arc<dyn Secrets>,
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
 }
@@ -126,8 +130,12 @@ impl Base {
             Complaint::unavailable(format!("cannot open the store {}: {e}", path.display()))
                 .hint("check the disk and who owns the state directory")
         })?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let in_use = !store.secrets(TeamId::DEFAULT).await?.is_empty();
+        let key = keys::secrets_key(&settings.state_dir, &settings.secrets_key, in_use)?;
         Ok(Self {
-            store: Arc::new(store),
+            secrets: Arc::new(Vault::new(Arc::clone(&store), key)),
+            store,
             bus: Arc::new(InProcessBus::default()),
             clock: Arc::new(SystemClock),
         })

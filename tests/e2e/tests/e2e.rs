@@ -22,5 +22,6 @@ mod production;
 mod reach;
 mod redteam;
 mod rootless;
+mod secrets;
 mod traps;
 mod upstream;

@@ -1,6 +1,6 @@
 //! Diagnostics hold no secret, however much of them an operator asks for.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use serde_json::json;
 
@@ -50,9 +50,9 @@ async fn the_loudest_log_holds_no_secret() {
     }
     assert!(server.stop().await.success());
     // Nothing on disk holds the model key; the token and the key are where they belong.
-    assert_eq!(files_with(&installation.state(), KEY), Vec::<String>::new());
-    assert_eq!(files_with(&installation.state(), &token), ["token"]);
-    assert_eq!(files_with(&installation.state(), signing), ["keys/receipt.pem"]);
+    assert_eq!(installation.files_with(KEY), Vec::<String>::new());
+    assert_eq!(installation.files_with(&token), ["token"]);
+    assert_eq!(installation.files_with(signing), ["keys/receipt.pem"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +64,13 @@ async fn only_the_owner_reads_the_state() {
         meta.permissions().mode() & 0o777
     };
     assert_eq!(mode(""), 0o700);
-    for file in ["token", "keys/receipt.pem", "stockade.db", "server.json"] {
+    for file in [
+        "token",
+        "keys/receipt.pem",
+        "keys/secrets.key",
+        "stockade.db",
+        "server.json",
+    ] {
         assert_eq!(mode(file), 0o600, "{file}");
     }
     assert!(server.stop().await.success());
@@ -72,23 +78,4 @@ async fn only_the_owner_reads_the_state() {
     let key = installation.state().join("keys/receipt.pem");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     installation.run(&["up"]).await.expect(4).says("receipt.pem");
-}
-
-/// Files below a directory that contain a text.
-fn files_with(root: &Path, text: &str) -> Vec<String> {
-    let (mut found, mut todo) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(dir).unwrap().flatten() {
-            let path = entry.path();
-            if entry.file_type().unwrap().is_dir() {
-                todo.push(path);
-            } else if fs::read(&path)
-                .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
-            {
-                found.push(path.strip_prefix(root).unwrap().display().to_string());
-            }
-        }
-    }
-    found.sort();
-    found
 }

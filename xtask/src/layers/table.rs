@@ -62,6 +62,7 @@ pub(crate) const TABLE: &[Row] = &[
     // such streams, and one must not import the other, so the one careful reader of them stands below both.
     row(ARCHIVE,            Layer::Contract, &[]),
     row("stockade-store",   Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
+    row("stockade-vault",   Layer::Adapter,  &[DOMAIN, PORTS]),
     row("stockade-bus",     Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
     row("stockade-sandbox", Layer::Adapter,  &[DOMAIN, POLICY, PORTS, PROTO, ARCHIVE]),
     row("stockade-image",   Layer::Adapter,  &[DOMAIN, PORTS, ARCHIVE]),
@@ -76,7 +77,7 @@ pub(crate) const TABLE: &[Row] = &[
     row("stockade-runner",  Layer::Role,     &[DOMAIN, POLICY, PORTS, GATE]),
     row("stockade-redteam", Layer::Role,     &[DOMAIN, POLICY, PORTS]),
     row("stockade-gateway", Layer::Role,     &[DOMAIN, POLICY, PORTS, GATE, API]),
-    row("stockade",         Layer::Binary,   &[DOMAIN, POLICY, PORTS, PROTO, API, "stockade-store", "stockade-bus",
+    row("stockade",         Layer::Binary,   &[DOMAIN, POLICY, PORTS, PROTO, API, "stockade-store", "stockade-vault", "stockade-bus",
                                                "stockade-sandbox", "stockade-image", "stockade-engine", "stockade-model", GATE,
                                                "stockade-guard", "stockade-runner", "stockade-gateway", "stockade-redteam"]),
     // Black box: through the binary and the public data of its HTTP interface.
@@ -134,6 +135,11 @@ pub(crate) const FENCED: &[(&str, &[&str], &str)] = &[
         "rustls",
         &["stockade-guard", "stockade-model", "stockade-image", API, "stockade"],
         "TLS ends at the edges; the binary picks the provider",
+    ),
+    (
+        "ring",
+        &["stockade-vault", "stockade-guard"],
+        "secrets are sealed in one place; the guard signs for GitHub Apps",
     ),
     (
         "oci-client",

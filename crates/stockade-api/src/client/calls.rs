@@ -1,14 +1,16 @@
 //! One method per route.
 
 use bytes::Bytes;
-use reqwest::Method;
+use reqwest::{Method, header::CONTENT_TYPE};
 use serde_json::Value;
-use stockade_domain::{Approval, ApprovalId, ApprovalState, Event, Explanation, RunId, RunState, TaskId, TokenId};
+use stockade_domain::{
+    Approval, ApprovalId, ApprovalState, Event, Explanation, RunId, RunState, SecretName, TaskId, TokenId,
+};
 
 use super::{Client, ClientError};
 use crate::v1::{
     About, AgentItem, Artifact, CancelRun, CreateRun, CreateTask, CreateToken, DecideApproval, EnvironmentItem, Health,
-    Message, Page, Run, RunSummary, SendMessage, Task, TaskCreated, Token, TokenCreated,
+    Message, OCTETS, Page, Run, RunSummary, Secret, SendMessage, Task, TaskCreated, Token, TokenCreated,
 };
 
 /// Which runs to list.
@@ -190,6 +192,23 @@ impl Client {
     /// `DELETE /v1/tokens/{id}`: revokes it at once.
     pub async fn revoke_token(&self, id: TokenId) -> Result<Token, ClientError> {
         self.json(self.request(Method::DELETE, &["v1", "tokens", &id.to_string()], &[])?)
+            .await
+    }
+
+    /// `PUT /v1/secrets/{name}`: keeps a value, in the place of an earlier one. No call ever gives it back.
+    pub async fn put_secret(&self, name: &SecretName, value: Vec<u8>) -> Result<Secret, ClientError> {
+        let request = self.request(Method::PUT, &["v1", "secrets", name.as_str()], &[])?;
+        self.json(request.header(CONTENT_TYPE, OCTETS).body(value)).await
+    }
+
+    /// `GET /v1/secrets`, by name, without values.
+    pub async fn secrets(&self) -> Result<Page<Secret>, ClientError> {
+        self.get(&["v1", "secrets"], &[]).await
+    }
+
+    /// `DELETE /v1/secrets/{name}`.
+    pub async fn remove_secret(&self, name: &SecretName) -> Result<Secret, ClientError> {
+        self.json(self.request(Method::DELETE, &["v1", "secrets", name.as_str()], &[])?)
             .await
     }
 

@@ -13,6 +13,7 @@ mod catalog;
 mod name_or;
 mod page;
 mod run;
+mod secret;
 mod task;
 mod token;
 
@@ -23,6 +24,7 @@ pub use catalog::{AgentItem, EnvironmentItem};
 pub use name_or::NameOr;
 pub use page::Page;
 pub use run::{CancelRun, Message, Run, RunSummary, SendMessage};
+pub use secret::Secret;
 pub use task::{CreateRun, CreateTask, RepoInput, Task, TaskCreated};
 pub use token::{CreateToken, Token, TokenCreated, TokenSecret};
 
@@ -30,6 +32,8 @@ pub use token::{CreateToken, Token, TokenCreated, TokenSecret};
 pub const PROBLEM_JSON: &str = "application/problem+json";
 /// The type of a receipt's body (DSSE).
 pub const RECEIPT_JSON: &str = "application/vnd.dsse+json";
+/// The type of a secret's value on its way in.
+pub const OCTETS: &str = "application/octet-stream";
 /// The type of a diff's body.
 pub const PATCH: &str = "text/x-patch";
 /// The type of an event stream (WHATWG HTML).

@@ -16,6 +16,7 @@ use stockade_domain::{
 };
 use stockade_gateway::{Catalog, Gateway, GatewayParts, HttpLimits, RepoProbe, hash_token, mint_token};
 use stockade_ports::{Clock, Engine, Lease, ManualClock, Store, TokenRecord, sim::MemoryStore, sim::RecordingBus};
+use stockade_vault::{InstallationKey, Vault};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use uuid::Uuid;
 
@@ -81,7 +82,11 @@ pub(crate) fn catalog() -> Catalog {
     careful.limits.inactivity_seconds = Some(77);
     careful.limits.wall_clock_seconds = Some(78);
     let agents = [agent("builtin"), agent("broken"), careful];
+    let mut bound = Environment::named("bound", NetworkLevel::Trusted);
+    let credential = json!({ "secret": "GITHUB_TOKEN", "kind": "bearer", "hosts": ["api.github.com"] });
+    bound.credentials = vec![serde_json::from_value(credential).unwrap()];
     let environments = [
+        bound,
         Environment::named("default", NetworkLevel::None),
         Environment::named("open", NetworkLevel::Trusted),
     ];
@@ -133,6 +138,7 @@ impl Harness {
         let other = keep_token(&*store, &*clock, other_team, "mallory").await;
         let gateway = Gateway::new(GatewayParts {
             store: store.clone(),
+            secrets: Arc::new(Vault::new(store.clone(), InstallationKey::generate().unwrap())),
             bus: bus.clone(),
             clock: clock.clone(),
             engine: engine.clone(),

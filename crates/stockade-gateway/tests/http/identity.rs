@@ -25,6 +25,13 @@ impl Things {
         for name in ["patch", "receipt", "bundle"] {
             harness.store.put_artifact(run.id, name, "x".into()).await.unwrap();
         }
+        let secret = "patch".parse().unwrap();
+        let now = harness.clock.now();
+        harness
+            .store
+            .put_secret(run.team, &secret, "x".into(), now)
+            .await
+            .unwrap();
         let token = harness.store.tokens(run.team).await.unwrap()[0].id;
         Self {
             task: run.task,
@@ -56,6 +63,9 @@ impl Things {
         let path = self.path(route);
         match route.method.as_str() {
             "POST" => Call::post(&path, body_for(route.path)),
+            "PUT" => Call::new("PUT", &path)
+                .header("Content-Type", "application/octet-stream")
+                .bytes(b"value"),
             method => Call::new(method, &path),
         }
     }

@@ -10,4 +10,5 @@ mod identity;
 mod problems;
 mod raw;
 mod runs;
+mod secrets;
 mod tokens;

@@ -60,10 +60,20 @@ fn plain() -> Vec<(ProblemCode, Call)> {
             task(json!({ "agent": "careful", "snapshot": { "from": "sha256:00" } })),
         ),
         (P::InvalidBody, task(json!({ "promptt": "" }))),
+        (
+            P::InvalidName,
+            Call::new("PUT", "/v1/secrets/1")
+                .header("Content-Type", "application/octet-stream")
+                .bytes(b"x"),
+        ),
         (P::EmptyText, task(json!({ "prompt": "" }))),
         (P::TextTooLong, task(json!({ "prompt": "x".repeat(501) }))),
         (P::UnknownAgent, task(json!({ "agent": "x" }))),
         (P::UnknownEnvironment, task(json!({ "environment": "x" }))),
+        (
+            P::MissingSecret,
+            task(json!({ "agent": "careful", "environment": "bound" })),
+        ),
         (P::UnknownBackend, task(json!({ "backend": "x" }))),
         (P::AgentUnavailable, task(json!({ "agent": "broken" }))),
         (P::ModelRequired, task(json!({ "agent": "builtin" }))),

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stockade_domain::{
     ActionRecord, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Run, RunId, RunInput,
-    RunState, Step, Task, TaskId, TeamId, Timestamp, TokenId,
+    RunState, SecretName, Step, Task, TaskId, TeamId, Timestamp, TokenId,
     admission::{AdmitDecision, AdmitRequest, Turn},
 };
 
 use super::tables::{Tables, missing};
 use crate::{
-    Claim, CreateRun, CreateTask, Created, Lease, Message, Settle, Store, StoreError, TokenRecord,
+    Claim, CreateRun, CreateTask, Created, Lease, Message, SecretRecord, Settle, Store, StoreError, TokenRecord,
     ledger::{self, CreateKey},
 };
 
@@ -407,6 +407,48 @@ impl Store for MemoryStore {
         let token = token.ok_or_else(|| missing("token", id))?;
         token.revoked_at.get_or_insert(now);
         Ok(token.clone())
+    }
+
+    async fn put_secret(
+        &self,
+        team: TeamId,
+        name: &SecretName,
+        sealed: Bytes,
+        now: Timestamp,
+    ) -> Result<SecretRecord, StoreError> {
+        let mut tables = self.begin().await?;
+        let place = (team, name.clone());
+        let (created_at, version) = match tables.secrets.get(&place) {
+            Some(earlier) => (earlier.created_at, earlier.version + 1),
+            None => (now, 1),
+        };
+        let record = SecretRecord {
+            team,
+            name: name.clone(),
+            created_at,
+            updated_at: now,
+            version,
+            sealed,
+        };
+        tables.secrets.insert(place, record.clone());
+        Ok(record)
+    }
+
+    async fn secrets(&self, team: TeamId) -> Result<Vec<SecretRecord>, StoreError> {
+        let tables = self.begin().await?;
+        Ok(tables.secrets.values().filter(|s| s.team == team).cloned().collect())
+    }
+
+    async fn secret(&self, team: TeamId, name: &SecretName) -> Result<SecretRecord, StoreError> {
+        let tables = self.begin().await?;
+        let record = tables.secrets.get(&(team, name.clone())).cloned();
+        record.ok_or_else(|| missing("secret", name))
+    }
+
+    async fn remove_secret(&self, team: TeamId, name: &SecretName) -> Result<SecretRecord, StoreError> {
+        let mut tables = self.begin().await?;
+        let record = tables.secrets.remove(&(team, name.clone()));
+        record.ok_or_else(|| missing("secret", name))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use stockade_domain::{
-    ActionId, Approval, ApprovalId, ApprovalState, Event, Run, RunId, Task, TaskId, TeamId, TokenId,
+    ActionId, Approval, ApprovalId, ApprovalState, Event, Run, RunId, SecretName, Task, TaskId, TeamId, TokenId,
     admission::AdmitRequest,
 };
 
 use crate::{
-    Message, StoreError, TokenRecord,
+    Message, SecretRecord, StoreError, TokenRecord,
     ledger::{ActionRow, Asked, Change, CreateKey, Held, OpenWork},
 };
 
@@ -25,6 +25,7 @@ pub(super) struct Tables {
     pub(super) messages: BTreeMap<RunId, Vec<Message>>,
     pub(super) artifacts: BTreeMap<(RunId, String), Bytes>,
     pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
+    pub(super) secrets: BTreeMap<(TeamId, SecretName), SecretRecord>,
     pub(super) keys: BTreeMap<(TeamId, String), CreateKey>,
 }
 

@@ -16,6 +16,7 @@ mod events;
 mod keys;
 mod messages;
 mod runs;
+mod secrets;
 mod store;
 mod tasks;
 mod tokens;

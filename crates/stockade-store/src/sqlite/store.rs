@@ -4,18 +4,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stockade_domain::{
     ActionRecord, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Run, RunId, RunInput,
-    RunState, Step, Task, TaskId, TeamId, Timestamp, TokenId,
+    RunState, SecretName, Step, Task, TaskId, TeamId, Timestamp, TokenId,
     admission::{AdmitDecision, AdmitRequest, Turn},
 };
 use stockade_ports::{
-    Claim, CreateRun, CreateTask, Created, Lease, Message, Settle, Store, StoreError, TokenRecord,
+    Claim, CreateRun, CreateTask, Created, Lease, Message, SecretRecord, Settle, Store, StoreError, TokenRecord,
     ledger::{self, OpenWork},
 };
 
 use super::{
     SqliteStore, actions, approvals, artifacts, change, commit,
     error::{missing, store_error},
-    events, keys, messages, runs, tasks, tokens,
+    events, keys, messages, runs, secrets, tasks, tokens,
 };
 
 impl SqliteStore {
@@ -279,6 +279,34 @@ impl Store for SqliteStore {
         tokens::update(&mut tx, &token).await?;
         commit(tx).await?;
         Ok(token)
+    }
+
+    async fn put_secret(
+        &self,
+        team: TeamId,
+        name: &SecretName,
+        sealed: Bytes,
+        now: Timestamp,
+    ) -> Result<SecretRecord, StoreError> {
+        let mut tx = self.begin().await?;
+        let record = secrets::put(&mut tx, team, name, sealed, now).await?;
+        commit(tx).await?;
+        Ok(record)
+    }
+
+    async fn secrets(&self, team: TeamId) -> Result<Vec<SecretRecord>, StoreError> {
+        secrets::list(&mut *self.reader().await?, team).await
+    }
+
+    async fn secret(&self, team: TeamId, name: &SecretName) -> Result<SecretRecord, StoreError> {
+        secrets::get(&mut *self.reader().await?, team, name).await
+    }
+
+    async fn remove_secret(&self, team: TeamId, name: &SecretName) -> Result<SecretRecord, StoreError> {
+        let mut tx = self.begin().await?;
+        let record = secrets::remove(&mut tx, team, name).await?;
+        commit(tx).await?;
+        Ok(record)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ mod receipt;
 mod redteam;
 mod run;
 mod runs;
+mod secrets;
 mod signals;
 mod tokens;
 mod up;
@@ -40,6 +41,7 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         Command::Receipt(command) => receipt::execute(command, settings, json).await,
         Command::Env(command) => catalog::environments(command, &settings, json),
         Command::Agent(command) => catalog::agents(command, &settings, json),
+        Command::Secret(command) => secrets::execute(command, settings, json).await,
         Command::Token(command) => tokens::execute(command, settings, json).await,
         Command::Config(command) => catalog::config(&command, &settings, json),
         Command::Doctor => doctor::execute(&settings, json).await,

@@ -132,6 +132,26 @@ impl Installation {
         program::run(self.command(args)).await
     }
 
+    /// Files of the state directory that contain a text.
+    pub(crate) fn files_with(&self, text: &str) -> Vec<String> {
+        let root = self.state();
+        let (mut found, mut todo) = (Vec::new(), vec![root.clone()]);
+        while let Some(dir) = todo.pop() {
+            for entry in fs::read_dir(dir).unwrap().flatten() {
+                let path = entry.path();
+                if entry.file_type().unwrap().is_dir() {
+                    todo.push(path);
+                } else if fs::read(&path)
+                    .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+                {
+                    found.push(path.strip_prefix(&root).unwrap().display().to_string());
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
     /// Fails the test when a run, or something half-made, is there.
     #[track_caller]
     pub(crate) fn assert_untouched(&self) {

@@ -11,6 +11,7 @@ mod ends;
 mod events;
 mod rest;
 mod scene;
+mod secrets;
 mod tasks;
 
 use std::{pin::Pin, sync::Arc};
@@ -24,6 +25,7 @@ pub use claims::*;
 pub use ends::*;
 pub use events::*;
 pub use rest::*;
+pub use secrets::*;
 pub use tasks::*;
 
 /// Runs every case, each on a store from `make`.
@@ -72,6 +74,9 @@ pub async fn all(make: impl AsyncFn() -> Arc<dyn Store>) {
         messages_are_numbered,
         the_first_artifact_stays,
         tokens_are_found_by_digest_and_revoked,
+        a_secret_is_replaced_and_removed,
+        secrets_are_one_teams,
+        secrets_put_at_once_are_all_counted,
     ];
     for case in cases {
         case(make().await).await;
