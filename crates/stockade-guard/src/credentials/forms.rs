@@ -72,11 +72,6 @@ impl Form {
             other => other,
         }
     }
-
-    /// Whether the form can begin with this byte.
-    pub(super) fn can_begin_with(&self, byte: u8) -> bool {
-        !matches!(self.begins(&[byte], false), Begins::No)
-    }
 }
 
 fn plain(secret: &[u8], bytes: &[u8]) -> Begins {

@@ -30,6 +30,8 @@ mod oauth;
 mod placeholder;
 mod run;
 mod scrub;
+#[cfg(test)]
+mod test_upstream;
 
 pub use body::{ScannedBody, ScrubbedBody};
 pub use cover::Destination;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -48,8 +48,13 @@ pub struct RunCredentials {
     fetch: Arc<dyn Fetch>,
     clock: Arc<dyn Clock>,
     bound: Vec<Bound>,
-    /// Every value that went into a request of this run.
-    used: Mutex<Vec<SecretValue>>,
+    used: Mutex<Used>,
+}
+
+/// Every value that went into a request of this run, and what finds them.
+struct Used {
+    values: Vec<SecretValue>,
+    scrubber: Scrubber,
 }
 
 struct Bound {
@@ -97,7 +102,10 @@ impl RunCredentials {
             fetch: parts.fetch,
             clock: parts.clock,
             bound: bound.collect::<Result<_, _>>()?,
-            used: Mutex::default(),
+            used: Mutex::new(Used {
+                values: Vec::new(),
+                scrubber: Scrubber::new([]),
+            }),
         })
     }
 
@@ -161,23 +169,28 @@ impl RunCredentials {
     /// A scrubber for every value that went into a request of this run so far; a server may tell it in the answer to
     /// another one.
     pub fn scrubber(&self) -> Scrubber {
-        Scrubber::new(self.used.lock().unwrap_or_else(PoisonError::into_inner).iter())
+        self.used().scrubber.fresh()
     }
 
     /// Whether any value went out yet: until then there is nothing to search answers for.
     pub fn any_used(&self) -> bool {
-        !self.used.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.used().values.is_empty()
     }
 
     fn remember(&self, value: SecretValue) {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.iter().any(|known| known.expose() == value.expose()) {
+        let mut used = self.used();
+        if used.values.iter().any(|known| known.expose() == value.expose()) {
             return;
         }
-        if used.len() == REMEMBERED {
-            used.remove(0);
+        if used.values.len() == REMEMBERED {
+            used.values.remove(0);
         }
-        used.push(value);
+        used.values.push(value);
+        used.scrubber = Scrubber::new(&used.values);
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What goes into the request: the secret, or the token it is good for.

@@ -24,6 +24,46 @@ pub const REDACTED: &str = "[redacted]";
 struct Searched {
     forms: Vec<Form>,
     by_first: Vec<Vec<u16>>,
+    /// One bit for each pair of bytes that some form can begin with: almost every place of a text is passed over by it.
+    pairs: Vec<u64>,
+}
+
+impl Searched {
+    fn new(forms: Vec<Form>) -> Self {
+        let begins = |bytes: &[u8]| {
+            let fits = (0_u16..)
+                .zip(&forms)
+                .filter(|(_, form)| form.begins(bytes, false) != Begins::No);
+            fits.map(|(place, _)| place).collect::<Vec<u16>>()
+        };
+        let by_first: Vec<_> = (0..=255).map(|first| begins(&[first])).collect();
+        let mut pairs = vec![0; 1 << 10];
+        for (first, forms_of) in (0_u8..=255).zip(&by_first) {
+            for second in (0_u8..=255).filter(|_| !forms_of.is_empty()) {
+                let text = [first, second];
+                if forms_of
+                    .iter()
+                    .any(|place| forms[usize::from(*place)].begins(&text, false) != Begins::No)
+                {
+                    let (word, bit) = place_of(first, second);
+                    pairs[word] |= bit;
+                }
+            }
+        }
+        Self { forms, by_first, pairs }
+    }
+
+    /// Whether some form can begin here; never no where one does.
+    fn may_begin(&self, bytes: &[u8]) -> bool {
+        let [first, second, ..] = bytes else { return true };
+        let (word, bit) = place_of(*first, *second);
+        self.pairs[word] & bit != 0
+    }
+}
+
+fn place_of(first: u8, second: u8) -> (usize, u64) {
+    let place = usize::from(first) << 8 | usize::from(second);
+    (place >> 6, 1 << (place & 63))
 }
 
 /// Replaces secrets in a stream by [`REDACTED`], in every form that [`super`] names, also where a secret is split over
@@ -53,15 +93,8 @@ impl Scrubber {
             .filter(|v| !v.is_empty())
             .flat_map(|v| Form::all(v))
             .collect();
-        let by_first = (0..=255).map(|byte| {
-            let fits = (0_u16..).zip(&forms).filter(|(_, form)| form.can_begin_with(byte));
-            fits.map(|(place, _)| place).collect()
-        });
         Self {
-            searched: Arc::new(Searched {
-                by_first: by_first.collect(),
-                forms,
-            }),
+            searched: Arc::new(Searched::new(forms)),
             held: Zeroizing::default(),
             found: 0,
         }
@@ -102,6 +135,10 @@ impl Scrubber {
         let mut out: Option<Vec<u8>> = None;
         let (mut clean, mut at) = (0, 0);
         while at < bytes.len() {
+            if !self.searched.may_begin(&bytes[at..]) {
+                at += 1;
+                continue;
+            }
             match self.begins(&bytes[at..], end) {
                 Begins::No => at += 1,
                 Begins::Perhaps => break,
