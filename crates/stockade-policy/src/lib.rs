@@ -5,7 +5,7 @@
 //! that matches decides; then what the kind of action does by default. An agent's rule can
 //! narrow what the environment allows and never widen it.
 //!
-//! For files, written by tools or exported, see [`files`].
+//! For files, written by tools or exported, see [`files`]; for pushes and fetches see [`git`].
 //!
 //! For egress the parts are [`host`] (one parser for hosts), [`address`] (what kind of place
 //! an address is), [`egress`] (levels, domains, ports), [`trusted`] (the curated list) and
@@ -27,6 +27,7 @@ pub mod address;
 pub mod egress;
 pub mod fault;
 pub mod files;
+pub mod git;
 pub mod host;
 pub mod pattern;
 pub mod policy;
