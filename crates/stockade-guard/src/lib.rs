@@ -11,6 +11,7 @@
 //! | `connection` | one TCP connection: place, first bytes, splice |
 //! | `dns` | synthetic answers over UDP and TCP |
 //! | `http` | plain HTTP, request by request; internal names |
+//! | [`git`] | git's smart HTTP protocol: what is fetched and pushed |
 //! | `door` | from an action to an admitted, dialled connection |
 //! | `lookup` | names to addresses, each one judged |
 //! | `refusals` | counting what is refused |
@@ -30,6 +31,7 @@ mod connection;
 mod dial;
 mod dns;
 mod door;
+pub mod git;
 mod guard;
 mod http;
 mod lookup;

@@ -1,6 +1,6 @@
 //! Looking into a push before it goes on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -37,8 +37,8 @@ pub struct PushToInspect {
 /// Reads packs on the host, against the run's pristine base. Implemented by the runner.
 #[async_trait]
 pub trait PushInspector: Send + Sync {
-    /// Says what a push would do. Objects of the pack are kept apart until
-    /// [`PushInspector::delivered`] or [`PushInspector::dropped`].
+    /// Says what a push would do. Objects of the pack are kept apart, and forgotten when the
+    /// answer is dropped or the future is.
     ///
     /// # Errors
     ///
@@ -48,9 +48,6 @@ pub trait PushInspector: Send + Sync {
 
     /// The server took the push: later pushes may build on its objects.
     async fn delivered(&self, push: Inspected);
-
-    /// The push went nowhere: its objects are forgotten.
-    async fn dropped(&self, push: Inspected);
 }
 
 /// An inspected push.
@@ -59,5 +56,28 @@ pub struct Inspected {
     /// What it would do.
     pub facts: PushFacts,
     /// Where its objects are kept apart; the inspector's own.
-    pub quarantine: PathBuf,
+    pub quarantine: Quarantine,
+}
+
+/// A directory that goes when this value goes.
+#[derive(Debug)]
+pub struct Quarantine(PathBuf);
+
+impl Quarantine {
+    /// Takes charge of a directory.
+    pub fn new(dir: PathBuf) -> Self {
+        Self(dir)
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Quarantine {
+    fn drop(&mut self) {
+        // What cannot be removed now goes with the run's directory.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

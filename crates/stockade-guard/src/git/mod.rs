@@ -11,7 +11,9 @@
 //! | `spool` | the pack, kept until somebody has looked into it |
 //! | `report` | answers a git client prints, and the server's own |
 //! | `door` | asking the gate |
+//! | `push` | one push: read, looked into, asked about, written anew |
 //! | `serve` | one request, from the client to the server and back |
+//! | `answer` | answers without git in them, and watching one pass |
 //!
 //! A push is read whole before a byte of it goes on: its commands, then its pack, which the host's
 //! git unpacks apart from everything and compares with the run's base. What then goes on is
@@ -28,11 +30,13 @@
 //! Not spoken: the protocol without a server program, Git LFS, and bundles by URL.
 
 mod advert;
+mod answer;
 mod body;
 mod commands;
 mod door;
 mod fetch;
 mod pkt;
+mod push;
 mod report;
 mod request;
 mod serve;
