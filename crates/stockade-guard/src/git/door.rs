@@ -24,6 +24,9 @@ pub trait Pass: Send + Sync {
     /// What was admitted. A person may have edited it.
     fn action(&self) -> &Action;
 
+    /// Whether a person said yes; otherwise the policy did.
+    fn is_approved(&self) -> bool;
+
     /// Says how it ended.
     async fn settle(self: Box<Self>, outcome: Outcome, details: Value);
 }
@@ -75,6 +78,10 @@ fn pass<K: kind::Kind>(passed: Result<Admitted<K>, Refusal>) -> Result<Box<dyn P
 impl<K: kind::Kind> Pass for Admitted<K> {
     fn action(&self) -> &Action {
         Admitted::action(self)
+    }
+
+    fn is_approved(&self) -> bool {
+        Admitted::is_approved(self)
     }
 
     async fn settle(self: Box<Self>, outcome: Outcome, details: Value) {

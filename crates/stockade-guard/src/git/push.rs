@@ -326,23 +326,26 @@ impl GitSession {
         }
     }
 
-    /// Asks; what the rules refuse is refused whatever the answer, and what was edited too.
+    /// Asks. Whatever the answer, what the rules refuse is refused, what they leave to a person
+    /// needs one, and what was edited is not what was asked.
     async fn ask(&self, action: Action) -> Result<Box<dyn Pass>, Refused> {
-        let own = self.policy.judge(&action).map(|answer| answer.verdict);
-        if !matches!(own, Some(Verdict::Allow | Verdict::Hold)) {
+        let own = self.policy.judge(&action);
+        let Some(own) = own.filter(|own| matches!(own.verdict, Verdict::Allow | Verdict::Hold)) else {
             return Err(self.refuse(action).await);
-        }
+        };
         let pass = self.door.ask(action.clone()).await?;
-        if pass.action() == &action {
-            return Ok(pass);
-        }
-        let reason = "a push cannot be edited; approve or reject it as it is".to_owned();
-        let error = reason.clone();
-        pass.settle(Outcome::Failed { error }, json!({})).await;
-        Err(Refused {
-            rule: "stockade.git".to_owned(),
-            reason,
-        })
+        let refused = |rule: String, reason: String| Refused { rule, reason };
+        let no = match own.verdict {
+            _ if pass.action() != &action => {
+                let words = "a push cannot be edited; approve or reject it as it is";
+                refused("stockade.git".to_owned(), words.to_owned())
+            }
+            Verdict::Hold if !pass.is_approved() => refused(own.rule, format!("{}; nobody was asked", own.reason)),
+            _ => return Ok(pass),
+        };
+        let error = no.reason.clone();
+        pass.settle(Outcome::Failed { error }, json!({ "rule": no.rule })).await;
+        Err(no)
     }
 
     /// Writes down what the server said.

@@ -200,10 +200,10 @@ mod tests {
     #[test]
     fn a_servers_report_is_believed_only_when_it_is_whole() {
         let mut reader = ReportReader::new(true);
-        reader.push(b"0030\x01000eunpack ok\n0019ok refs/heads/a\n00000000");
+        reader.push(b"002b\x01000eunpack ok\n0014ok refs/heads/a\n00000000");
         assert!(reader.finish().all_moved(1));
         let mut broken = ReportReader::new(true);
-        broken.push(b"0030\x01000eunpack ok\n0019ok refs/heads/a\n0000zzzz");
+        broken.push(b"002b\x01000eunpack ok\n0014ok refs/heads/a\n0000zzzz");
         assert_eq!(broken.finish(), ServerReport::default());
         let mut silent = ReportReader::new(false);
         silent.push(b"");
