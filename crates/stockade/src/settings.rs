@@ -15,7 +15,7 @@ use serde::Deserialize;
 use stockade_domain::{AgentSpec, Environment, Limits, LimitsPatch, NetworkLevel};
 use stockade_gate::model::Price;
 
-use crate::{cli::Global, exit::Complaint, exit::Exit, yaml};
+use crate::{cli::Global, exit::Complaint, exit::Exit, git_hosts::GitSettings, yaml};
 
 /// What the program works with.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) production: bool,
     pub(crate) sandbox: SandboxSettings,
     pub(crate) images: ImageSettings,
+    /// Git servers by name.
+    pub(crate) git: GitSettings,
     /// Whom the CLI's token stands for in decisions and receipts.
     pub(crate) operator: String,
     /// A server to talk to instead of one's own.
@@ -197,6 +199,7 @@ struct ConfigFile {
     production: bool,
     sandbox: SandboxSettings,
     images: ImageSettings,
+    git: GitSettings,
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -252,6 +255,7 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         production: file.production,
         sandbox: file.sandbox,
         images: with_passwords(file.images)?,
+        git: file.git.checked()?,
         operator: variable("USER").unwrap_or_else(|| "operator".to_owned()),
         remote: remote()?,
         provider_asked: asked.is_some() || global.config.is_some(),

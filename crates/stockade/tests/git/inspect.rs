@@ -35,7 +35,8 @@ async fn refused(world: &World, work: &std::path::Path, rule: &str, words: &str)
     let said = fails(work, &["push", "origin", &spec()]).await;
     assert!(said.contains(words), "{words}: {said}");
     let (_, verdict, by) = world.gate.last();
-    assert_eq!((verdict, by.as_str()), (Verdict::Deny, rule));
+    assert_eq!(verdict, Verdict::Deny);
+    assert!(by.starts_with(rule), "{by}");
     assert!(world.pushed().is_empty());
 }
 
@@ -130,7 +131,8 @@ async fn the_default_rules_ask_about_sensitive_files() {
     commit(&work, ".github/workflows/ci.yml", "on: push\n", "ci").await;
     ok(&work, &["push", "origin", &spec()]).await;
     let (_, verdict, rule) = world.gate.last();
-    assert_eq!((verdict, rule.as_str()), (Verdict::Hold, "env.files.sensitive"));
+    assert_eq!(verdict, Verdict::Hold);
+    assert!(rule.starts_with("env.files.sensitive"), "{rule}");
 }
 
 #[tokio::test]
@@ -188,4 +190,5 @@ async fn what_the_pushed_commits_say_about_git_itself_means_nothing_here() {
     let output = git(&work, &["push", "origin", &spec()]).await;
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(!mark.exists());
+    assert_eq!(world.pushed().len(), 1);
 }

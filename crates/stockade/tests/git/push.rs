@@ -21,6 +21,20 @@ fn spec(to: &str) -> String {
     format!("HEAD:{to}")
 }
 
+/// Bytes that do not compress (xorshift64).
+fn noise(length: usize) -> Vec<u8> {
+    let mut noise = Vec::with_capacity(length + 8);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    while noise.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend_from_slice(&state.to_le_bytes());
+    }
+    noise.truncate(length);
+    noise
+}
+
 #[tokio::test]
 async fn the_runs_own_branch_is_pushed_in_every_version_and_again() {
     let (world, work) = World::cloned(Wish::default()).await;
@@ -211,15 +225,7 @@ async fn a_large_push_goes_over_the_disk_and_leaves_nothing_there() {
     })
     .await;
     // Not compressible, and larger than what git sends in one piece (http.postBuffer, 1 MiB).
-    let mut noise = Vec::with_capacity(6 << 20);
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    while noise.len() < 6 << 20 {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        noise.extend_from_slice(&state.to_le_bytes());
-    }
-    let tip = commit(&work, "noise.bin", &noise, "noise").await;
+    let tip = commit(&work, "noise.bin", noise(6 << 20), "noise").await;
     ok(&work, &["push", "origin", &spec(&own(""))]).await;
     assert_eq!(world.on_server(&own("")).await, Some(tip));
     assert!(world.pushed()[0].len() > 6 << 20);
@@ -240,10 +246,7 @@ async fn a_pack_over_the_limit_is_refused_with_the_limit() {
     })
     .await;
     ok(&work, &["push", "origin", &spec(&own("/small"))]).await;
-    let noise: Vec<u8> = (0..4000_u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect();
-    commit(&work, "noise.bin", &noise, "noise").await;
+    commit(&work, "noise.bin", noise(4000), "noise").await;
     let words = fails(&work, &["push", "origin", &spec(&own("/large"))]).await;
     assert!(words.contains("larger than 2000 bytes"), "{words}");
     assert_eq!(world.pushed().len(), 1);

@@ -120,7 +120,7 @@ impl World {
             ..GitSettings::new(root.join("spool"))
         };
         let stop = CancellationToken::new();
-        let door: Arc<dyn Door> = Arc::clone(&gate) as _;
+        let door = Arc::new(Keeper(Arc::clone(&gate)));
         let session = GitSession::new(policy, door, Arc::new(inspection), settings, stop.clone());
         let upstream = Arc::new(ToServer {
             host: server.origin().trim_start_matches("http://").to_owned(),
@@ -230,10 +230,13 @@ struct Leave {
     gate: Arc<Answers>,
 }
 
+/// The door to it.
+struct Keeper(Arc<Answers>);
+
 #[async_trait]
-impl Door for Arc<Answers> {
+impl Door for Keeper {
     async fn ask(&self, action: Action) -> Result<Box<dyn Pass>, Refused> {
-        Answers::ask(self, action).await
+        self.0.ask(action).await
     }
 }
 
