@@ -46,7 +46,7 @@ impl AdvertReader {
         }
         self.packets.push(bytes);
         loop {
-            match self.packets.next() {
+            match self.packets.read() {
                 Ok(Some(packet)) => self.place = self.step(&packet),
                 Ok(None) => return,
                 Err(_) => self.place = Place::Lost,

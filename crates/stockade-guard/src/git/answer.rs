@@ -90,10 +90,10 @@ impl<W: Watch> Body for Watched<W> {
             None => {}
         }
         // A server of known length is not asked for a frame behind the last.
-        if frame.is_none() || self.inner.is_end_stream() {
-            if let Some(watch) = self.watch.take() {
-                watch.end();
-            }
+        if (frame.is_none() || self.inner.is_end_stream())
+            && let Some(watch) = self.watch.take()
+        {
+            watch.end();
         }
         Poll::Ready(frame)
     }

@@ -116,7 +116,7 @@ impl CommandReader {
     pub fn push(&mut self, bytes: &[u8]) -> Result<bool, CommandFault> {
         self.packets.push(bytes);
         while !self.ended {
-            match self.packets.next()? {
+            match self.packets.read()? {
                 Some(Packet::Data(line)) => {
                     self.read += line.len() + 4;
                     self.line(&line)?;

@@ -62,7 +62,7 @@ impl FetchReader {
     /// [`FetchFault`]; nothing more may pass then.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), FetchFault> {
         self.packets.push(bytes);
-        while let Some(packet) = self.packets.next()? {
+        while let Some(packet) = self.packets.read()? {
             self.place = self.step(&packet)?;
         }
         Ok(())

@@ -52,7 +52,7 @@ impl PktReader {
     /// # Errors
     ///
     /// [`PktError`]; the stream is lost then.
-    pub fn next(&mut self) -> Result<Option<Packet>, PktError> {
+    pub fn read(&mut self) -> Result<Option<Packet>, PktError> {
         let Some(digits) = self.buffer.first_chunk::<4>() else {
             return Ok(None);
         };
@@ -136,7 +136,7 @@ mod tests {
         let (mut packets, mut rest, mut cuts) = (Vec::new(), bytes, cuts.iter().cycle());
         loop {
             loop {
-                match reader.next() {
+                match reader.read() {
                     Ok(Some(packet)) => packets.push(packet),
                     Ok(None) => break,
                     Err(error) => return (packets, Some(error), 0),

@@ -120,7 +120,7 @@ impl ReportReader {
             return self.lines();
         };
         outer.push(bytes);
-        while let Some(packet) = outer.next().ok()? {
+        while let Some(packet) = outer.read().ok()? {
             if let Packet::Data(data) = packet
                 && let Some((1, data)) = data.split_first()
             {
@@ -135,7 +135,7 @@ impl ReportReader {
         if self.read > MAX_REPORT {
             return None;
         }
-        while let Some(packet) = self.inner.next().ok()? {
+        while let Some(packet) = self.inner.read().ok()? {
             let Packet::Data(line) = packet else { continue };
             let line = String::from_utf8_lossy(&line[..line.len().min(MAX_DATA)])
                 .trim_end()

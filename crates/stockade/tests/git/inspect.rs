@@ -152,6 +152,7 @@ async fn more_commits_than_allowed_are_refused_without_reading_them() {
     }
     let words = fails(&work, &["push", "origin", &spec()]).await;
     assert!(words.contains("3 commits; the environment allows 2"), "{words}");
+    assert_eq!(world.pushed().len(), 1);
 }
 
 /// A commit of the base that the server does not have is part of the push like any other.

@@ -218,6 +218,25 @@ async fn a_held_push_waits_and_a_client_that_gives_up_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_sandbox_that_ends_takes_a_held_push_with_it() {
+    let (world, work) = World::cloned(Wish {
+        rules: asking(),
+        person: true,
+        ..Wish::default()
+    })
+    .await;
+    *world.gate.wait.lock().unwrap() = Some(Arc::new(Notify::new()));
+    let push = spawn(&work, &["push", "origin", &spec("refs/heads/main")]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.gate.last().1, Verdict::Hold);
+    world.stop.cancel();
+    let output = tokio::time::timeout(Duration::from_secs(10), push.wait_with_output()).await;
+    assert!(!output.unwrap().unwrap().status.success());
+    assert!(world.pushed().is_empty());
+    assert_eq!(world.left_behind(), Vec::<std::path::PathBuf>::new());
+}
+
+#[tokio::test]
 async fn a_large_push_goes_over_the_disk_and_leaves_nothing_there() {
     let (world, work) = World::cloned(Wish {
         spool_memory: 64 << 10,
