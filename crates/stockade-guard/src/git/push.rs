@@ -193,16 +193,16 @@ impl GitSession {
         place: OwnedSemaphorePermit,
         upstream: Arc<dyn Upstream>,
     ) -> Response<InternalBody> {
-        let (mut out, frames) = mpsc::channel::<Bytes>(4);
+        let (mut out, frames) = mpsc::channel::<Piece>(4);
         let session = Arc::clone(self);
         tokio::spawn(async move {
             let _place = place;
             let commands = push.commands.clone();
             let decided = tokio::select! {
                 decided = session.decide(push) => decided,
-                // Nothing has gone on yet: a client that went away and a sandbox that ended end the wait.
+                // Nothing has gone on yet: a client that went away, or a sandbox that ended, ends the wait.
                 () = session.keep_alive(out.clone()) => return,
-                () = session.stop.cancelled() => return,
+                () = session.stop.cancelled() => Err(No::all(&commands, &ended())),
             };
             let ended = match decided {
                 Ok(decided) => {
@@ -217,11 +217,11 @@ impl GitSession {
                 Err(no) => Err(no),
             };
             match ended {
-                Err(no) => drop(out.send(no.bytes(&commands)).await),
+                Err(no) => drop(out.send(Ok(no.bytes(&commands))).await),
                 Ok((response, leave)) => session.pass_on(response, leave, &commands, &mut out).await,
             }
         });
-        let frames = frames.map(|bytes| Ok::<_, io::Error>(Frame::data(bytes)));
+        let frames = frames.map(|piece| piece.map(Frame::data));
         result(
             Service::ReceivePack,
             InternalBody::new(StreamBody::new(frames).map_err(Into::into)),
@@ -229,10 +229,10 @@ impl GitSession {
     }
 
     /// Says again and again that somebody is still there; returns when the client is not.
-    async fn keep_alive(&self, mut out: mpsc::Sender<Bytes>) {
+    async fn keep_alive(&self, mut out: mpsc::Sender<Piece>) {
         loop {
             tokio::time::sleep(self.settings.keep_alive).await;
-            if out.send(Bytes::from_static(KEEP_ALIVE)).await.is_err() {
+            if out.send(Ok(Bytes::from_static(KEEP_ALIVE))).await.is_err() {
                 return;
             }
         }
@@ -244,7 +244,7 @@ impl GitSession {
         response: Response<InternalBody>,
         leave: Leave,
         commands: &PushCommands,
-        out: &mut mpsc::Sender<Bytes>,
+        out: &mut mpsc::Sender<Piece>,
     ) {
         let (parts, mut body) = response.into_parts();
         let mut reader = ReportReader::new(true);
@@ -254,14 +254,23 @@ impl GitSession {
                 rule: "stockade.unreachable".to_owned(),
                 reason: format!("the git server answered {}", parts.status),
             };
-            let _ = out.send(No::all(commands, &refused).bytes(commands)).await;
+            let _ = out.send(Ok(No::all(commands, &refused).bytes(commands))).await;
             return;
         }
-        while let Some(Ok(frame)) = body.frame().await {
-            let data = frame.into_data().unwrap_or_default();
-            reader.push(&data);
-            // A client that went away does not change what the server did.
-            let _ = out.send(data).await;
+        while let Some(frame) = body.frame().await {
+            let piece = frame
+                .map(|frame| frame.into_data().unwrap_or_default())
+                .map_err(io::Error::other);
+            let broken = piece.is_err();
+            if let Ok(data) = &piece {
+                reader.push(data);
+            }
+            // A client that went away does not change what the server did. One that is there must
+            // see that an answer broke off: git waits for ever for the rest of one that only ends.
+            let _ = out.send(piece).await;
+            if broken {
+                break;
+            }
         }
         self.leave(leave, commands, parts.status, reader).await;
     }
@@ -370,6 +379,16 @@ impl GitSession {
         if status == StatusCode::OK {
             self.inspector.delivered(leave.inspected).await;
         }
+    }
+}
+
+/// A piece of an answer.
+type Piece = io::Result<Bytes>;
+
+fn ended() -> Refused {
+    Refused {
+        rule: "stockade.gone".to_owned(),
+        reason: "the sandbox ended before a person decided".to_owned(),
     }
 }
 

@@ -231,7 +231,13 @@ async fn a_sandbox_that_ends_takes_a_held_push_with_it() {
     assert_eq!(world.gate.last().1, Verdict::Hold);
     world.stop.cancel();
     let output = tokio::time::timeout(Duration::from_secs(10), push.wait_with_output()).await;
-    assert!(!output.unwrap().unwrap().status.success());
+    let output = output.unwrap().unwrap();
+    assert!(!output.status.success());
+    assert!(
+        text(&output.stderr).contains("the sandbox ended"),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(world.pushed().is_empty());
     assert_eq!(world.left_behind(), Vec::<std::path::PathBuf>::new());
 }
