@@ -24,6 +24,7 @@ pub mod environment;
 pub mod event;
 pub mod failure;
 pub mod file_rules;
+pub mod git;
 pub mod id;
 pub mod machine;
 pub mod receipt;
@@ -42,6 +43,7 @@ pub use environment::{AddressException, Environment, NetworkLevel, SandboxLimits
 pub use event::{Event, EventType, NewEvent};
 pub use failure::{Failure, FailureClass};
 pub use file_rules::{FileRules, PathPattern, PatternError};
+pub use git::{ObjectId, PullRequestDraft, RefName, RefPrefix, RefRules, RefUpdate, RepoSlug};
 pub use id::{ActionId, ApprovalId, RunId, TaskId, TeamId, TokenId};
 pub use machine::{Command, Machine, RunInput, RunState, Step};
 pub use run::{Limits, RepoSpec, Run, RunResult, RunSpec, SnapshotPlan};

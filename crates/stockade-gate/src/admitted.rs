@@ -79,6 +79,11 @@ impl<K: Kind> Admitted<K> {
         self.record().reserved
     }
 
+    /// Whether a person let it pass; otherwise the policy did.
+    pub fn is_approved(&self) -> bool {
+        self.record().approval.is_some()
+    }
+
     /// The rule and reason that let it pass.
     pub fn why(&self) -> (&str, &str) {
         (&self.record().rule, &self.record().reason)

@@ -14,6 +14,7 @@
 //! | `http` | HTTP, request by request; WebSocket; internal names |
 //! | `inspection`, `judge` | what has to be opened, and what the rules say to a request |
 //! | `broker` | where credentials are put into requests |
+//! | [`git`] | git's smart HTTP protocol: what is fetched and pushed |
 //! | `door` | from an action to an admitted, dialled connection |
 //! | `lookup` | names to addresses, each one judged |
 //! | `refusals` | counting what is refused |
@@ -38,6 +39,7 @@ pub mod credentials;
 mod dial;
 mod dns;
 mod door;
+pub mod git;
 mod guard;
 mod http;
 mod inspection;

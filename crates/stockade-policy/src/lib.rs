@@ -5,7 +5,7 @@
 //! that matches decides; then what the kind of action does by default. An agent's rule can
 //! narrow what the environment allows and never widen it.
 //!
-//! For files, written by tools or exported, see [`files`].
+//! For files, written by tools or exported, see [`files`]; for pushes and fetches see [`git`].
 //!
 //! For egress the parts are [`host`] (one parser for hosts), [`target`] (one parser for what
 //! requests are for), [`address`] (what kind of place an address is), [`egress`] (rules, levels,
@@ -33,6 +33,7 @@ pub mod egress;
 mod explain;
 pub mod fault;
 pub mod files;
+pub mod git;
 pub mod host;
 pub mod import;
 pub mod pattern;

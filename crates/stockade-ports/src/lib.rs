@@ -13,6 +13,8 @@
 //! | [`Sandbox`] | runner | native Linux, OCI runtimes, Docker Engine |
 //! | [`Images`] | runner | the image store |
 //! | [`Egress`] | runner | guard |
+//! | [`PushInspector`] | guard | runner |
+//! | [`ForgeHttp`] | runner | the binary |
 //! | [`Internal`] | guard | gateway |
 //! | [`ModelProvider`] | gate | upstream HTTP, scripted, replay |
 //! | [`Secrets`] | gateway, guard | the vault, over the store |
@@ -31,6 +33,8 @@ pub mod clock;
 pub mod conformance;
 pub mod egress;
 pub mod engine;
+pub mod forge;
+pub mod git;
 pub mod image;
 pub mod ledger;
 pub mod model;
@@ -46,6 +50,8 @@ pub use egress::{
     Trust,
 };
 pub use engine::{Activities, Engine, EngineError};
+pub use forge::{ForgeError, ForgeHttp};
+pub use git::{Inspected, PackBytes, PushInspector, PushToInspect, Quarantine};
 pub use image::{Collected, ImageError, Images, PullProgress};
 pub use model::{ModelError, ModelProvider, ModelRequest, ModelResponse, wire_error};
 pub use sandbox::{

@@ -49,10 +49,17 @@ impl Answer {
     }
 }
 
+/// What git reads.
+enum Input {
+    None,
+    Bytes(Vec<u8>),
+    File(std::fs::File),
+}
+
 /// One git command to run on the host.
 pub(crate) struct Git {
     command: Command,
-    input: Option<Vec<u8>>,
+    input: Input,
     limit: u64,
     timeout: Duration,
     what: String,
@@ -78,7 +85,7 @@ impl Git {
     fn over(command: Command, config: &RunnerConfig, what: &str) -> Self {
         Self {
             command,
-            input: None,
+            input: Input::None,
             limit: 16 << 20,
             timeout: config.clone_timeout,
             what: what.to_owned(),
@@ -105,7 +112,13 @@ impl Git {
 
     /// Feeds standard input.
     pub(crate) fn input(mut self, bytes: Vec<u8>) -> Self {
-        self.input = Some(bytes);
+        self.input = Input::Bytes(bytes);
+        self
+    }
+
+    /// Makes a file standard input.
+    pub(crate) fn input_file(mut self, file: std::fs::File) -> Self {
+        self.input = Input::File(file);
         self
     }
 
@@ -140,10 +153,10 @@ impl Git {
     }
 
     async fn answer(mut self, what: &str) -> Result<Answer, Failure> {
-        let stdin = if self.input.is_some() {
-            Stdio::piped()
-        } else {
-            Stdio::null()
+        let (stdin, input) = match self.input {
+            Input::None => (Stdio::null(), None),
+            Input::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
+            Input::File(file) => (Stdio::from(file), None),
         };
         self.command
             .stdin(stdin)
@@ -151,7 +164,7 @@ impl Git {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = self.command.spawn().map_err(|error| no_git(&error))?;
-        let (input, pipe) = (self.input.take(), child.stdin.take());
+        let pipe = child.stdin.take();
         let feed = async move {
             if let (Some(bytes), Some(mut pipe)) = (input, pipe) {
                 // Git may end without reading everything; its answer says why.

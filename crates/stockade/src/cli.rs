@@ -107,8 +107,8 @@ pub(crate) struct Up {
 pub(crate) struct RunTask {
     /// What the agent is asked to do
     pub(crate) prompt: String,
-    /// Repository: a path or a URL git understands
-    #[arg(long, value_name = "PATH|URL")]
+    /// Repository: a path, a URL git understands, or owner/name at the first git host
+    #[arg(long, value_name = "PATH|URL|OWNER/NAME")]
     pub(crate) repo: Option<String>,
     /// Branch, tag or commit to start from
     #[arg(long = "ref", value_name = "REF")]

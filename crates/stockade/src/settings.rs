@@ -16,7 +16,7 @@ use serde::Deserialize;
 use stockade_domain::{AgentSpec, Environment, Limits, LimitsPatch, NetworkLevel};
 use stockade_gate::model::Price;
 
-use crate::{cli::Global, exit::Complaint, exit::Exit, yaml};
+use crate::{cli::Global, exit::Complaint, exit::Exit, git_hosts::GitSettings, yaml};
 
 /// What the program works with.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) images: ImageSettings,
     /// Where the key lies that secrets are sealed with.
     pub(crate) secrets_key: KeySource,
+    /// Git servers by name.
+    pub(crate) git: GitSettings,
     /// Whom the CLI's token stands for in decisions and receipts.
     pub(crate) operator: String,
     /// A server to talk to instead of one's own.
@@ -243,6 +245,7 @@ struct ConfigFile {
     sandbox: SandboxSettings,
     images: ImageSettings,
     secrets: SecretsFile,
+    git: GitSettings,
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -300,6 +303,7 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         sandbox: file.sandbox,
         images: with_passwords(file.images)?,
         secrets_key: file.secrets.source(&base)?,
+        git: file.git.checked()?,
         operator: variable("USER").unwrap_or_else(|| "operator".to_owned()),
         remote: remote()?,
         provider_asked: asked.is_some() || global.config.is_some(),

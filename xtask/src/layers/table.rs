@@ -61,6 +61,9 @@ pub(crate) const TABLE: &[Row] = &[
     // Data that crosses a boundary: an image layer on its way in, a snapshot on its way in and out. Two adapters read
     // such streams, and one must not import the other, so the one careful reader of them stands below both.
     row(ARCHIVE,            Layer::Contract, &[]),
+    // Servers that tests talk to. They stand this low so that tests of every layer may start them; only
+    // dev-dependencies name them.
+    row("stockade-origins", Layer::Contract, &[]),
     row("stockade-store",   Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
     row("stockade-vault",   Layer::Adapter,  &[DOMAIN, PORTS]),
     row("stockade-bus",     Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
@@ -81,7 +84,7 @@ pub(crate) const TABLE: &[Row] = &[
                                                "stockade-sandbox", "stockade-image", "stockade-engine", "stockade-model", GATE,
                                                "stockade-guard", "stockade-runner", "stockade-gateway", "stockade-redteam"]),
     // Black box: through the binary and the public data of its HTTP interface.
-    row("stockade-e2e",     Layer::Beside,   &[API]),
+    row("stockade-e2e",     Layer::Beside,   &[API, "stockade-origins"]),
     row("xtask",            Layer::Beside,   &[]),
 ];
 

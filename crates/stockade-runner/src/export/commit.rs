@@ -8,6 +8,7 @@ use stockade_policy::files::ExportedFile;
 
 use crate::{
     RunnerConfig,
+    changes::Changes,
     git::Git,
     live::{Live, Place},
     mishap,
@@ -34,9 +35,9 @@ pub(super) struct Change {
 
 /// The git directory in which a change is made into a commit.
 pub(super) struct Workshop<'a> {
-    pub(super) config: &'a RunnerConfig,
+    config: &'a RunnerConfig,
     git_dir: std::path::PathBuf,
-    pub(super) base: &'a str,
+    base: &'a str,
 }
 
 /// Applies a patch to the base and commits the result; `None` when it changes nothing.
@@ -91,7 +92,7 @@ pub(super) async fn commit(
 }
 
 impl Workshop<'_> {
-    pub(super) fn git(&self, what: &str) -> Git {
+    fn git(&self, what: &str) -> Git {
         let index = self.git_dir.join("stockade-index");
         Git::bounded(self.config, what)
             .env("GIT_INDEX_FILE", index)
@@ -157,6 +158,20 @@ impl Workshop<'_> {
             .succeed()
             .await?;
         Ok(answer.line())
+    }
+
+    /// Every path a commit changes, by path.
+    async fn facts(&self, commit: &str) -> Result<Vec<ExportedFile>, Failure> {
+        let limit = self.config.max_patch_bytes;
+        let listed = self
+            .git("listing the change")
+            .args(["diff-tree", "-r", "--raw", "-z", "--no-renames", "--no-abbrev"])
+            .args([self.base, commit])
+            .limit(limit)
+            .succeed()
+            .await?;
+        let git = |what: &str| self.git(what);
+        Changes { git: &git, limit }.files(&listed.stdout).await
     }
 
     async fn patch(&self, commit: &str) -> Result<Vec<u8>, Failure> {

@@ -8,7 +8,6 @@
 
 mod collect;
 mod commit;
-mod facts;
 
 use bytes::Bytes;
 use serde_json::json;

@@ -158,6 +158,7 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
         "state_dir": settings.state_dir, "listen": settings.listen, "provider": settings.provider.as_ref().map(|p| p.describe()),
         "model": settings.model, "agents_dir": settings.agents_dir, "agents": agents.keys().collect::<Vec<_>>(),
         "environments": settings.environments.iter().map(|e| &e.name).collect::<Vec<_>>(), "limits": settings.limits,
+        "git_hosts": settings.git.hosts,
     });
     if json {
         let mut summary = summary;

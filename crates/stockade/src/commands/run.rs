@@ -12,6 +12,7 @@ use super::{
 use crate::{
     cli::RunTask,
     exit::{Complaint, Exit, Outcome},
+    git_hosts::GitSettings,
     server::{self, Connection},
     settings::{self, Settings},
     terminal::{self, out, say, style},
@@ -47,7 +48,7 @@ fn request(task: &RunTask, settings: &Settings) -> anyhow::Result<v1::CreateTask
     request.repo = task
         .repo
         .as_deref()
-        .map(|source| repo(source, task.reference.clone()))
+        .map(|source| repo(source, task.reference.clone(), &settings.git))
         .transpose()?;
     request.agent = task
         .agent
@@ -64,11 +65,14 @@ fn request(task: &RunTask, settings: &Settings) -> anyhow::Result<v1::CreateTask
     Ok(request)
 }
 
-/// A path becomes absolute, because the server may stand elsewhere.
-fn repo(source: &str, reference: Option<String>) -> Result<v1::RepoInput, Complaint> {
+/// A path becomes absolute, because the server may stand elsewhere; a short name becomes an
+/// address. What is there as a path is a path.
+fn repo(source: &str, reference: Option<String>, hosts: &GitSettings) -> Result<v1::RepoInput, Complaint> {
     let is_url = source.contains("://") || (source.contains(':') && !Path::new(source).exists());
     let source = if is_url {
         source.to_owned()
+    } else if let (false, Some(address)) = (Path::new(source).exists(), hosts.resolve(source)) {
+        address?
     } else {
         let path = fs::canonicalize(source).map_err(|e| {
             Complaint::usage(format!("cannot use the repository '{source}': {e}"))

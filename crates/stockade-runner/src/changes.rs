@@ -1,14 +1,14 @@
 //! What the file rules look at in a change: every path with what becomes of it.
 //!
-//! Computed on the host from the tree that would be exported, never from what the sandbox
-//! says. A rename is a path that goes and a path that comes, so that a rule about either holds.
+//! Computed on the host from the trees that would leave, never from what the sandbox says. A
+//! rename is a path that goes and a path that comes, so that a rule about either holds.
 
 use std::collections::HashMap;
 
 use stockade_domain::Failure;
 use stockade_policy::files::{ExportedFile, ExportedKind, LONGEST_TARGET};
 
-use super::commit::Workshop;
+use crate::git::Git;
 
 /// Git's modes (git-fast-import(1), git-diff-tree(1) "RAW OUTPUT FORMAT").
 const GONE: &str = "000000";
@@ -18,7 +18,8 @@ const SUBMODULE: &str = "160000";
 
 /// A path that changed, as `git diff-tree --raw` tells it.
 struct Raw {
-    before: String,
+    /// The modes it had, one for each parent.
+    before: Vec<String>,
     after: String,
     object: String,
     path: String,
@@ -31,17 +32,18 @@ impl Raw {
     }
 }
 
-impl Workshop<'_> {
-    /// Every path a commit changes, by path.
-    pub(super) async fn facts(&self, commit: &str) -> Result<Vec<ExportedFile>, Failure> {
-        let listed = self
-            .git("listing the change")
-            .args(["diff-tree", "-r", "--raw", "-z", "--no-renames", "--no-abbrev"])
-            .args([self.base, commit])
-            .limit(self.config.max_patch_bytes)
-            .succeed()
-            .await?;
-        let rows = rows(&listed.stdout).ok_or_else(unreadable)?;
+/// A git directory in which changed paths are looked up.
+pub(crate) struct Changes<'a> {
+    /// Makes a command on that directory; the text names it in failures.
+    pub(crate) git: &'a (dyn Fn(&str) -> Git + Send + Sync),
+    /// Most bytes git may answer.
+    pub(crate) limit: u64,
+}
+
+impl Changes<'_> {
+    /// Every path of a raw list (`git diff-tree --raw -z --no-abbrev`, also of merges with `-c`).
+    pub(crate) async fn files(&self, listed: &[u8]) -> Result<Vec<ExportedFile>, Failure> {
+        let rows = rows(listed).ok_or_else(unreadable)?;
         let sizes = self.sizes(&rows).await?;
         let targets = self.targets(&rows, &sizes).await?;
         let file = |row: Raw| {
@@ -53,7 +55,7 @@ impl Workshop<'_> {
                 GONE => ExportedKind::Removed,
                 SUBMODULE => ExportedKind::Submodule,
                 LINK => ExportedKind::Link(targets.get(&row.object).cloned()),
-                EXECUTABLE if row.before != EXECUTABLE => ExportedKind::Executable,
+                EXECUTABLE if row.before.iter().all(|mode| mode != EXECUTABLE) => ExportedKind::Executable,
                 _ => ExportedKind::File,
             };
             Ok(ExportedFile {
@@ -72,11 +74,10 @@ impl Workshop<'_> {
             .filter(|row| row.has_content())
             .map(|row| format!("{}\n", row.object))
             .collect();
-        let answer = self
-            .git("measuring the change")
+        let answer = (self.git)("measuring the change")
             .args(["cat-file", "--batch-check=%(objectname) %(objectsize)"])
             .input(names.into_bytes())
-            .limit(self.config.max_patch_bytes)
+            .limit(self.limit)
             .succeed()
             .await?;
         let text = String::from_utf8(answer.stdout).map_err(|_| unreadable())?;
@@ -106,8 +107,7 @@ impl Workshop<'_> {
             return Ok(HashMap::new());
         }
         let most = names.len() as u64 * (LONGEST_TARGET as u64 + 128);
-        let answer = self
-            .git("reading the links of the change")
+        let answer = (self.git)("reading the links of the change")
             .args(["cat-file", "--batch"])
             .input(format!("{}\n", names.join("\n")).into_bytes())
             .limit(most)
@@ -121,7 +121,8 @@ fn unreadable() -> Failure {
     Failure::unknown("git_failed", "git's list of the change could not be read")
 }
 
-/// Reads `:modes objects status`, NUL, path, NUL, and so on.
+/// Reads `:modes objects status`, NUL, path, NUL, and so on; a merge has one colon, mode and
+/// object more for each parent more.
 fn rows(bytes: &[u8]) -> Option<Vec<Raw>> {
     let fields: Vec<&[u8]> = bytes.strip_suffix(b"\0").unwrap_or(bytes).split(|b| *b == 0).collect();
     if bytes.is_empty() {
@@ -131,15 +132,16 @@ fn rows(bytes: &[u8]) -> Option<Vec<Raw>> {
         .chunks(2)
         .map(|pair| {
             let [head, path] = pair else { return None };
-            let head = std::str::from_utf8(head).ok()?.strip_prefix(':')?;
-            let words: Vec<&str> = head.split(' ').collect();
-            let [before, after, _, object, _] = words.as_slice() else {
+            let head = std::str::from_utf8(head).ok()?;
+            let words: Vec<&str> = head.trim_start_matches(':').split(' ').collect();
+            let parents = head.len() - head.trim_start_matches(':').len();
+            if parents == 0 || words.len() != 2 * parents + 3 {
                 return None;
-            };
+            }
             Some(Raw {
-                before: (*before).to_owned(),
-                after: (*after).to_owned(),
-                object: (*object).to_owned(),
+                before: words.get(..parents)?.iter().map(|mode| (*mode).to_owned()).collect(),
+                after: (*words.get(parents)?).to_owned(),
+                object: (*words.get(2 * parents + 1)?).to_owned(),
                 path: String::from_utf8_lossy(path).into_owned(),
             })
         })
@@ -177,10 +179,16 @@ mod tests {
         );
         assert_eq!((read[1].path.as_str(), read[1].after.as_str()), ("l\u{fffd}", LINK));
         assert!(rows(b"").unwrap().is_empty());
+        let merge = rows(b"::100644 100755 100755 aa bb cc MM\0m\0").unwrap();
+        assert_eq!(
+            (merge[0].before.len(), merge[0].after.as_str(), merge[0].object.as_str()),
+            (2, EXECUTABLE, "cc")
+        );
         for broken in [
             &b":100644 100755 aa bb M\0"[..],
             b"100644 100755 aa bb M\0a\0",
             b":100644 aa M\0a\0",
+            b"::100644 100755 aa bb M\0a\0",
         ] {
             assert!(rows(broken).is_none());
         }

@@ -1,0 +1,11 @@
+//! Git as data: references, what a push asks for, the rules for it, and pull requests.
+//!
+//! This is the data and its syntax; `stockade-policy` decides with it.
+
+mod pull_request;
+mod refs;
+mod rules;
+
+pub use pull_request::{InvalidDraft, PullRequestDraft, RepoSlug};
+pub use refs::{InvalidObjectId, InvalidRefName, ObjectId, RefName, RefUpdate, UpdateKind};
+pub use rules::{InvalidPrefix, RefPrefix, RefRules};
