@@ -108,7 +108,18 @@ fn scalar(value: &Value) -> String {
     match value {
         Value::String(text) if plain(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(scalar).collect::<Vec<_>>().join(", ")),
-        other => other.to_string(),
+        other => other.to_string().chars().map(printable).collect(),
+    }
+}
+
+/// A character as YAML takes it inside quotes: JSON leaves some as they are that YAML calls not
+/// printable (YAML 1.2.2, section 5.1).
+fn printable(c: char) -> String {
+    match c {
+        '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+            format!("\\u{:04x}", u32::from(c))
+        }
+        _ => c.to_string(),
     }
 }
 
