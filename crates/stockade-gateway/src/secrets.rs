@@ -46,8 +46,7 @@ fn named(text: &str) -> Answer<SecretName> {
     name.map_err(|error| Problem::new(ProblemCode::InvalidName, error.to_string()).into())
 }
 
-/// Refuses an environment with credentials: one whose secrets are not all set, saying which, and any other
-/// as long as nothing puts them into requests.
+/// Whether the team has set every secret that an environment puts into requests.
 pub(crate) async fn insist(app: &App, team: TeamId, environment: &Environment) -> Answer<()> {
     if environment.credentials.is_empty() {
         return Ok(());
@@ -66,16 +65,7 @@ pub(crate) async fn insist(app: &App, team: TeamId, environment: &Environment) -
         .map(|name| name.as_str())
         .collect();
     match missing.first() {
-        // Better no run than one whose requests leave without what they need.
-        None => Err(Problem::new(
-            ProblemCode::InvalidPolicy,
-            format!(
-                "environment '{}' has credentials, and the Guard does not put them into requests yet",
-                environment.name
-            ),
-        )
-        .with_hint("leave `credentials` out of the environment for now")
-        .into()),
+        None => Ok(()),
         Some(first) => Err(Problem::new(
             ProblemCode::MissingSecret,
             format!(

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use stockade_domain::Run;
 use stockade_gate::{Gate, Scope};
 use stockade_policy::PolicyError;
-use stockade_ports::{Boundary, Egress, EgressError, EgressSession, Internal, Lease, Tally, Trust};
+use stockade_ports::{
+    Boundary, Egress, EgressError, EgressSession, Internal, Lease, Secrets, SystemClock, Tally, Trust,
+};
 use tokio::{
     net::{TcpListener, UdpSocket},
     sync::Semaphore,
@@ -17,6 +19,7 @@ use crate::{
     GuardConfig,
     broker::Broker,
     connection,
+    credentials::{OwnRequests, Repository, RunCredentials, RunCredentialsParts},
     dial::{Dial, SystemDial},
     dns,
     inspection::{ByPolicy, Inspector},
@@ -48,6 +51,7 @@ pub struct Guard {
     lookup: Lookup,
     inspector: Arc<dyn Inspector>,
     broker: Option<Arc<dyn Broker>>,
+    secrets: Option<Arc<dyn Secrets>>,
     trusted: Trusted,
     config: GuardConfig,
 }
@@ -69,6 +73,7 @@ impl Guard {
             lookup: Lookup::new(&config)?,
             inspector: Arc::new(ByPolicy),
             broker: None,
+            secrets: None,
             trusted: Trusted::new(&config.extra_roots).map_err(GuardError::Roots)?,
             config,
         })
@@ -101,8 +106,45 @@ impl Guard {
         }
     }
 
-    fn session(&self, scope: Scope) -> Result<Arc<Session>, Unsigned> {
-        let inspects = self.inspector.any(scope.policy());
+    /// The Guard with the secrets that environments put into requests.
+    #[must_use]
+    pub fn with_secrets(self, secrets: Arc<dyn Secrets>) -> Self {
+        Self {
+            secrets: Some(secrets),
+            ..self
+        }
+    }
+
+    /// What the run's environment puts into requests, if anything.
+    fn credentials(&self, run: &Run, scope: &Scope) -> Result<Option<Arc<RunCredentials>>, String> {
+        let bindings = run.spec.environment.credentials.clone();
+        if bindings.is_empty() {
+            return Ok(None);
+        }
+        let secrets = self.secrets.clone();
+        let secrets = secrets.ok_or("it has credentials, and this Guard has no secrets")?;
+        let repo = run.spec.repo.as_ref();
+        let fetch = OwnRequests {
+            lookup: self.lookup.clone(),
+            dial: Arc::clone(&self.dial),
+            outward: self.trusted.outward().map_err(|error| error.to_string())?,
+            scope: scope.clone(),
+            config: self.config.clone(),
+        };
+        let parts = RunCredentialsParts {
+            team: run.team,
+            bindings,
+            repository: repo.and_then(|repo| Repository::of_source(&repo.source)),
+            secrets,
+            fetch: Arc::new(fetch),
+            clock: Arc::new(SystemClock),
+        };
+        let credentials = RunCredentials::new(parts).map_err(|fault| fault.to_string())?;
+        Ok(Some(Arc::new(credentials)))
+    }
+
+    fn session(&self, scope: Scope, credentials: Option<Arc<RunCredentials>>) -> Result<Arc<Session>, Unsigned> {
+        let inspects = credentials.is_some() || self.inspector.any(scope.policy());
         let tls = inspects.then(|| Tls::new(scope.run(), &self.trusted)).transpose()?;
         Ok(Arc::new(Session {
             gate: self.gate.clone(),
@@ -121,6 +163,7 @@ impl Guard {
             tasks: TaskTracker::new(),
             inspector: Arc::clone(&self.inspector),
             broker: self.broker.clone(),
+            credentials,
             tls,
             config: self.config.clone(),
         }))
@@ -138,8 +181,14 @@ impl Egress for Guard {
             },
         })?;
         let sockets = Sockets::take(boundary)?;
+        let credentials = self
+            .credentials(run, &scope)
+            .map_err(|cause| EgressError::Environment {
+                environment: run.spec.environment.name.clone(),
+                cause,
+            })?;
         let session = self
-            .session(scope)
+            .session(scope, credentials)
             .map_err(|error| EgressError::Boundary(error.to_string()))?;
         for listener in sockets.streams {
             let alarm = Alarm(Arc::clone(&session));
@@ -255,6 +304,12 @@ impl EgressSession for GuardSession {
 
     fn trust(&self) -> Option<Trust> {
         self.session.tls.as_ref().map(Tls::trust)
+    }
+
+    fn variables(&self) -> Vec<(String, String)> {
+        let credentials = self.session.credentials.as_ref();
+        let pairs = credentials.into_iter().flat_map(|credentials| credentials.variables());
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     async fn lost(&self) -> String {

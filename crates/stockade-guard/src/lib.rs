@@ -13,7 +13,7 @@
 //! | `tls` | TLS that is opened: the run's authority, strict verification outwards |
 //! | `http` | HTTP, request by request; WebSocket; internal names |
 //! | `inspection`, `judge` | what has to be opened, and what the rules say to a request |
-//! | `broker` | where credentials are put into requests |
+//! | `broker`, `lend` | where credentials are put into requests |
 //! | [`git`] | git's smart HTTP protocol: what is fetched and pushed |
 //! | `door` | from an action to an admitted, dialled connection |
 //! | `lookup` | names to addresses, each one judged |
@@ -44,6 +44,7 @@ mod guard;
 mod http;
 mod inspection;
 mod judge;
+mod lend;
 mod lookup;
 mod meter;
 mod origin;

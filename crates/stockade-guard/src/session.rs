@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    GuardConfig, broker::Broker, dial::Dial, inspection::Inspector, lookup::Lookup, origin::Origin, pins::Pins,
+    GuardConfig, broker::Broker, credentials::RunCredentials, dial::Dial, inspection::Inspector, lookup::Lookup, origin::Origin, pins::Pins,
     refusals::Refusals, tls::Tls,
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) refusals: Refusals,
     pub(crate) inspector: Arc<dyn Inspector>,
     pub(crate) broker: Option<Arc<dyn Broker>>,
+    /// What the environment puts into requests.
+    pub(crate) credentials: Option<Arc<RunCredentials>>,
     /// What connections are opened with; nothing where no rule needs it.
     pub(crate) tls: Option<Tls>,
     pub(crate) trial: Trial,
@@ -129,7 +131,9 @@ impl Session {
 
     /// The rule that needs requests to this destination to be read, if one does.
     pub(crate) fn needs_inspection(&self, host: &Host, port: u16) -> Option<String> {
-        self.inspector.needs(self.policy(), host, port)
+        let rule = self.inspector.needs(self.policy(), host, port);
+        let bound = || self.credentials.as_ref()?.bound_to(host, port);
+        rule.or_else(|| bound().map(|secret| format!("credential '{secret}'")))
     }
 
     /// Has the gate write down that an action is refused, and says why it is.
@@ -196,8 +200,8 @@ impl Session {
 }
 
 /// Settles an admitted connection; a store that does not answer leaves it to recovery.
-pub(crate) async fn settle(
-    admitted: stockade_gate::Admitted<kind::Egress>,
+pub(crate) async fn settle<K: kind::Kind>(
+    admitted: stockade_gate::Admitted<K>,
     outcome: Outcome,
     details: serde_json::Value,
 ) {

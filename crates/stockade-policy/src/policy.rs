@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use stockade_domain::{
-    Action, ActionKind, AgentSpec, Digest, Environment, NetworkLevel, PolicyVerdict, Verdict, digest_of,
+    Action, ActionKind, AgentSpec, CredentialBinding, Digest, Environment, NetworkLevel, PolicyVerdict, Verdict, digest_of,
 };
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     fault::Fault,
     files::FilePolicy,
     host::{Host, host_and_port},
+    pattern,
     rules::{AgentRules, Narrowed},
     target::RequestPath,
     trusted::{TRUSTED, TRUSTED_VERSION},
@@ -52,6 +53,8 @@ pub struct Policy {
     rules: AgentRules,
     egress: EgressRules,
     files: FilePolicy,
+    /// Secrets and the hosts they are bound to.
+    credentials: Vec<(String, Vec<String>)>,
     version: Digest,
 }
 
@@ -76,6 +79,7 @@ impl Policy {
             rules,
             egress,
             files,
+            credentials: environment.credentials.iter().map(bound).collect(),
         })
     }
 
@@ -94,7 +98,8 @@ impl Policy {
             ActionKind::Egress => return self.evaluate_egress(action),
             ActionKind::Tool | ActionKind::Permission => self.files.judge_write(action),
             ActionKind::Export => self.files.judge_export(action),
-            ActionKind::Model | ActionKind::Credential => None,
+            ActionKind::Credential => return self.evaluate_credential(action),
+            ActionKind::Model => None,
         };
         let agent = || {
             self.rules
@@ -157,6 +162,20 @@ impl Policy {
     pub fn bounds(&self, action: &Action) -> Bounds {
         let bounds = Asked::read(action).map(|asked| self.egress.judge(&asked.host, &asked.question()).bounds());
         bounds.unwrap_or_default()
+    }
+
+    /// A secret goes where the environment binds it, and an agent's rule may narrow that.
+    fn evaluate_credential(&self, action: &Action) -> PolicyVerdict {
+        let bound = text(action, "secret").zip(text(action, "host")).is_some_and(|(secret, host)| {
+            let of_secret = self.credentials.iter().filter(|(name, _)| name == secret);
+            let mut hosts = of_secret.flat_map(|(_, hosts)| hosts);
+            hosts.any(|pattern| pattern::matches(pattern, host))
+        });
+        if !bound {
+            return default_verdict(ActionKind::Credential);
+        }
+        let own = self.rules.verdict(action);
+        own.unwrap_or_else(|| allow("env.credential", "the environment binds this secret to this host"))
     }
 
     fn evaluate_egress(&self, action: &Action) -> PolicyVerdict {
@@ -435,6 +454,12 @@ fn version(agent: &AgentSpec, environment: &Environment, files: &FilePolicy) -> 
         "semantics": SEMANTICS, "rules": agent.rules, "environment": environment, "trusted": trusted,
         "sensitive": files.list(),
     }))
+}
+
+/// A secret and the hosts it is bound to, without their ports: which of them the Guard looks at.
+fn bound(binding: &CredentialBinding) -> (String, Vec<String>) {
+    let host = |written: &String| written.split(':').next().unwrap_or_default().to_owned();
+    (binding.secret.to_string(), binding.hosts.iter().map(host).collect())
 }
 
 fn default_verdict(kind: ActionKind) -> PolicyVerdict {

@@ -37,6 +37,11 @@ pub trait EgressSession: Send + Sync {
         None
     }
 
+    /// Variables that the run's programs get: placeholders of credentials, which are worth nothing elsewhere.
+    fn variables(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// Resolves when the boundary is no longer served though nobody closed it, with the reason.
     /// The sandbox then has to end.
     async fn lost(&self) -> String;

@@ -69,6 +69,11 @@ impl Live {
     }
 
     /// What programs inside have to believe, where the boundary is inspected.
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
+        let session = lock(&self.egress);
+        session.as_ref().map_or_else(Vec::new, |session| session.variables())
+    }
+
     pub(crate) fn trust(&self) -> Option<Trust> {
         lock(&self.egress).as_ref().and_then(|session| session.trust())
     }

@@ -74,6 +74,12 @@ impl Trusting {
         Ok(Self(variables))
     }
 
+    /// The same with variables of another kind.
+    pub(crate) fn with(mut self, variables: Vec<(String, String)>) -> Self {
+        self.0.extend(variables);
+        self
+    }
+
     /// Adds what is missing to a command's environment.
     pub(crate) fn extend(&self, env: &mut BTreeMap<String, String>) {
         for (name, value) in &self.0 {

@@ -189,7 +189,8 @@ async fn drive(
             ..GuardConfig::default()
         },
     )
-    .map_err(|e| Complaint::unavailable(e.to_string()))?;
+    .map_err(|e| Complaint::unavailable(e.to_string()))?
+    .with_secrets(Arc::clone(&base.secrets));
     let runner = Runner::new(RunnerParts {
         gate,
         backends: backends::all(settings)?,

@@ -12,6 +12,7 @@ mod bad_requests;
 mod bombs;
 mod canary;
 mod crash;
+mod credentials;
 mod demo;
 mod egress_rules;
 mod file_policy;

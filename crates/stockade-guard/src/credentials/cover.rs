@@ -28,6 +28,11 @@ pub(super) fn covers(binding: &CredentialBinding, to: Destination<'_>, method: &
     to.tls && methods && binding.hosts.iter().any(|host| hosts(host, to)) && paths(&binding.paths, path)
 }
 
+/// Whether some request to this destination is covered.
+pub(super) fn is_bound(binding: &CredentialBinding, to: Destination<'_>) -> bool {
+    to.tls && binding.hosts.iter().any(|host| hosts(host, to))
+}
+
 fn hosts(written: &str, to: Destination<'_>) -> bool {
     let Some(name) = to.host.name() else { return false };
     let (host, port) = match written.split_once(':') {

@@ -11,7 +11,7 @@ use stockade_ports::SecretValue;
 /// How long a token may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Largest answer to a request for a token, in bytes; 256 KiB.
-const MOST: usize = 256 << 10;
+pub(super) const MOST: usize = 256 << 10;
 
 /// A request went out and no answer came, or none may go out. Holds nothing of the request.
 #[derive(Debug, thiserror::Error)]

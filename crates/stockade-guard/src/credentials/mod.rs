@@ -16,7 +16,7 @@
 //! | `inject` | the secret in its place |
 //! | `forms`, `scrub`, `body` | finding secrets in streams |
 //! | `run` | one run's bindings, values and tokens |
-//! | `github`, `oauth`, `jwt`, `fetch` | tokens that the Guard asks for itself |
+//! | `github`, `oauth`, `jwt`, `fetch`, `own` | tokens that the Guard asks for itself |
 
 mod body;
 mod cover;
@@ -27,6 +27,7 @@ mod github;
 mod inject;
 mod jwt;
 mod oauth;
+mod own;
 mod placeholder;
 mod run;
 mod scrub;
@@ -38,6 +39,7 @@ pub use cover::Destination;
 pub use fault::CredentialFault;
 pub use fetch::{Fetch, FetchError};
 pub use github::Repository;
+pub(crate) use own::OwnRequests;
 pub use placeholder::{BodyScan, MARKER, Place, Placeholder};
 pub use run::{CredentialUse, RunCredentials, RunCredentialsParts};
 pub use scrub::{REDACTED, Scrubber, admissible};

@@ -7,7 +7,8 @@ use std::{
 };
 
 use http::request::Parts;
-use stockade_domain::{CredentialBinding, CredentialKind, TeamId};
+use stockade_domain::{CredentialBinding, CredentialKind, SecretName, TeamId};
+use stockade_policy::Host;
 use stockade_ports::{Clock, OpenSecret, SecretError, SecretValue, Secrets, StoreError};
 
 use super::{
@@ -134,6 +135,13 @@ impl RunCredentials {
             binding: &self.bound[place].binding,
             place,
         }))
+    }
+
+    /// The secret that some request to this host and port gets, if one does: such connections have to be read.
+    pub fn bound_to(&self, host: &Host, port: u16) -> Option<&SecretName> {
+        let to = Destination { host, port, tls: true };
+        let bound = self.bound.iter().find(|bound| cover::is_bound(&bound.binding, to));
+        bound.map(|bound| &bound.binding.secret)
     }
 
     /// Opens the secret, or gets a token for it, and puts it into the request that was judged. The store is asked

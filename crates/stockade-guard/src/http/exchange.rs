@@ -28,6 +28,7 @@ use crate::{
     broker::Leaving,
     door::{Shut, open},
     judge::{Granted, judge},
+    lend,
     meter::{Meter, Metered},
     session::{Denial, Session},
     tls::{Alpn, Unreached},
@@ -162,7 +163,8 @@ impl Exchange {
         let upgrade = upgrade::is_asked_for(&request);
         let mut request = request.map(|body| InternalBody::new(body.map_err(Into::into)));
         outward(&mut request, &self.pin, self.alpn, upgrade);
-        let request = match self.brokered(request).await {
+        let brokered = self.brokered(request).await;
+        let request = match brokered {
             Ok(request) => request,
             Err(denial) => return self.problem(StatusCode::FORBIDDEN, &denial),
         };
@@ -175,6 +177,10 @@ impl Exchange {
         }
         strip_hop_by_hop(response.headers_mut());
         let response = response.map(|body| InternalBody::new(body.map_err(Into::into)));
+        let response = match lend::taken_back(&self.session, response) {
+            Ok(response) => response,
+            Err(denial) => return self.problem(StatusCode::BAD_GATEWAY, &denial),
+        };
         match &self.session.broker {
             Some(broker) => broker.response(&self.leaving(), response).await,
             None => response,
@@ -183,9 +189,9 @@ impl Exchange {
 
     /// Lets the broker have the head. What was judged must stay as it was.
     async fn brokered(&self, request: Request<InternalBody>) -> Result<Request<InternalBody>, Denial> {
-        let Some(broker) = &self.session.broker else {
+        if self.session.broker.is_none() && self.session.credentials.is_none() {
             return Ok(request);
-        };
+        }
         let judged = |request: &Request<InternalBody>| {
             let uri = request.uri();
             let named = (uri.scheme().cloned(), uri.authority().cloned(), uri.path().to_owned());
@@ -194,8 +200,11 @@ impl Exchange {
         };
         let before = judged(&request);
         let (mut head, body) = request.into_parts();
-        let brokered = broker.request(&self.leaving(), &mut head).await;
-        let request = Request::from_parts(head, body);
+        let mut brokered = lend::lend(&self.session, &self.leaving(), &mut head).await;
+        if let (Ok(()), Some(broker)) = (&brokered, &self.session.broker) {
+            brokered = broker.request(&self.leaving(), &mut head).await;
+        }
+        let request = Request::from_parts(head, lend::watched(&self.session, body));
         let wrong = match brokered {
             Ok(()) if judged(&request) == before => return Ok(request),
             Ok(()) => Denial {

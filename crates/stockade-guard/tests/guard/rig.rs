@@ -26,9 +26,10 @@ use stockade_guard::{Broker, Guard, GuardConfig, Inspector, Origin};
 use stockade_policy::Policy;
 use stockade_ports::{
     Boundary, Clock, CreateRun, CreateTask, Egress, EgressSession, Internal, InternalBody, InternalRequest,
-    InternalResponse, RunIdentity, Store, SystemClock,
+    InternalResponse, RunIdentity, SecretValue, Secrets as _, Store, SystemClock,
     sim::{MemoryStore, RecordingBus, samples},
 };
+use stockade_vault::{InstallationKey, Vault};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) closed: bool,
     pub(crate) inspector: Option<Arc<dyn Inspector>>,
     pub(crate) broker: Option<Arc<dyn Broker>>,
+    /// The team's secrets by name.
+    pub(crate) secrets: Vec<(&'static str, &'static str)>,
 }
 
 impl Plan {
@@ -74,6 +77,7 @@ impl Plan {
             closed: false,
             inspector: None,
             broker: None,
+            secrets: Vec::new(),
         }
     }
 
@@ -171,6 +175,13 @@ impl Rig {
         if let Some(broker) = plan.broker {
             guard = guard.with_broker(broker);
         }
+        let vault = Vault::new(Arc::clone(&store) as _, InstallationKey::generate().unwrap());
+        for (name, value) in plan.secrets {
+            let value = SecretValue::new(value.as_bytes().to_vec());
+            let name = name.parse().unwrap();
+            vault.put(team, &name, value, clock.now()).await.unwrap();
+        }
+        guard = guard.with_secrets(Arc::new(vault));
         let tcp4 = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp6 = std::net::TcpListener::bind("[::1]:0").unwrap();
         let dns4 = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -7,6 +7,7 @@ mod clients;
 mod ech;
 mod http1;
 mod http2;
+mod lent;
 mod origin;
 mod pki;
 mod refusals;

@@ -134,6 +134,10 @@ impl Origin {
                 text("both are here")
             }
             "/head" => text(&head(&request)),
+            "/authorized" => {
+                self.seen.lock().unwrap().push(head(&request));
+                text("welcome")
+            }
             "/bye" => {
                 let mut response = text("bye");
                 response

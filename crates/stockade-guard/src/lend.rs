@@ -1,0 +1,121 @@
+//! A run's credentials on the path of its requests: lent to one request, taken back from its answer.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use serde_json::json;
+use stockade_domain::{Action, ActionKind, Amounts, Outcome};
+use stockade_gate::{Admitted, kind};
+use stockade_ports::{InternalBody, InternalResponse};
+use tokio::sync::oneshot;
+
+use crate::{
+    ask,
+    broker::{Leaving, Withheld},
+    credentials::{CredentialFault, CredentialUse, Destination, ScannedBody, ScrubbedBody, admissible},
+    session::{Denial, Session, settle},
+};
+
+/// Bytes of a request's body that are searched for placeholders; 1 MiB.
+const SEARCHED: u64 = 1 << 20;
+
+/// Puts the credential into a request that one covers, and refuses a placeholder anywhere else. The use is
+/// an action of its own, admitted before the secret is opened.
+pub(crate) async fn lend(session: &Arc<Session>, leaving: &Leaving<'_>, head: &mut Parts) -> Result<(), Withheld> {
+    let Some(credentials) = session.credentials.clone() else {
+        return Ok(());
+    };
+    let to = Destination {
+        host: leaving.host,
+        port: leaving.port,
+        tls: leaving.secure,
+    };
+    let Some(covered) = credentials.judge(to, head).map_err(|fault| withheld(&fault))? else {
+        return Ok(());
+    };
+    let admitted = admitted(session, action(&covered, leaving, head)).await?;
+    match credentials.inject(covered, head).await {
+        Ok(_) => {
+            settle(admitted, Outcome::Done, json!({})).await;
+            Ok(())
+        }
+        Err(fault) => {
+            let error = fault.to_string();
+            settle(admitted, Outcome::Failed { error }, json!({ "fault": fault.code() })).await;
+            Err(withheld(&fault))
+        }
+    }
+}
+
+/// A request's body, ended where a placeholder stands in it.
+pub(crate) fn watched(session: &Session, body: InternalBody) -> InternalBody {
+    match session.credentials {
+        Some(_) => InternalBody::new(ScannedBody::new(body, SEARCHED)),
+        None => body,
+    }
+}
+
+/// An answer without what was lent. Once something was, every answer is searched: a server may
+/// tell it in the answer to another request.
+pub(crate) fn taken_back(session: &Session, response: InternalResponse) -> Result<InternalResponse, Denial> {
+    let Some(credentials) = session.credentials.as_ref().filter(|credentials| credentials.any_used()) else {
+        return Ok(response);
+    };
+    let (mut head, body) = response.into_parts();
+    admissible(&head).map_err(|fault| {
+        let Withheld { rule, reason } = withheld(&fault);
+        Denial { rule, reason }
+    })?;
+    let mut scrubber = credentials.scrubber();
+    scrubber.head(&mut head);
+    let body = InternalBody::new(ScrubbedBody::new(body, scrubber));
+    Ok(InternalResponse::from_parts(head, body))
+}
+
+fn withheld(fault: &CredentialFault) -> Withheld {
+    Withheld {
+        rule: format!("stockade.{}", fault.code()),
+        reason: fault.to_string(),
+    }
+}
+
+/// The use of a secret, as the gate judges it and a receipt counts it.
+fn action(covered: &CredentialUse<'_>, leaving: &Leaving<'_>, head: &Parts) -> Action {
+    let secret = &covered.binding.secret;
+    let (host, port, path) = (leaving.host, leaving.port, ask::clipped(head.uri.path()));
+    Action {
+        kind: ActionKind::Credential,
+        operation: "use".to_owned(),
+        target: ask::clipped(&format!("{secret} for {} https://{host}:{port}{path}", head.method)),
+        args: json!({
+            "secret": secret.as_str(), "host": host.to_string(), "port": port,
+            "method": head.method.as_str(), "path": path,
+        }),
+    }
+}
+
+/// Asks the gate, in a task of its own: a client that goes away must not interrupt the transaction
+/// that admits the use.
+async fn admitted(session: &Arc<Session>, action: Action) -> Result<Admitted<kind::Credential>, Withheld> {
+    let (mut tell, told) = oneshot::channel();
+    let own = Arc::clone(session);
+    session.tasks.spawn(async move {
+        let passed = tokio::select! {
+            passed = own.gate.pass::<kind::Credential>(&own.scope, action, Amounts::ZERO) => passed,
+            () = tell.closed() => return,
+            () = own.stop.cancelled() => return,
+        };
+        let passed = passed.map_err(|refusal| Denial::from(&refusal));
+        if let Err(Ok(admitted)) = tell.send(passed) {
+            let error = "the client went away".to_owned();
+            settle(admitted, Outcome::Failed { error }, json!({})).await;
+        }
+    });
+    let passed = told.await.unwrap_or_else(|_| {
+        Err(Denial {
+            rule: "stockade.gone".to_owned(),
+            reason: "the sandbox ended before a person decided".to_owned(),
+        })
+    });
+    passed.map_err(|Denial { rule, reason }| Withheld { rule, reason })
+}

@@ -1,0 +1,102 @@
+//! Secrets that the Guard puts into requests, through a vault as an installation has one.
+
+use http::{HeaderValue, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::json;
+use stockade_domain::{ActionKind, EventType};
+
+use super::{World, origin::Setup, pki::Pki, plan, read, to, whole};
+
+const SECRET: &str = "canary-7c1f-very-secret-token";
+
+async fn world() -> World {
+    let pki = Pki::new();
+    let mut plan = plan(&pki);
+    plan.inspector = None;
+    plan.environment.credentials = serde_json::from_value(json!([{
+        "secret": "API", "kind": "bearer", "hosts": ["a.example.com"], "methods": ["GET", "POST"],
+        "paths": ["/authorized", "/head", "/echo"], "env": "API_TOKEN",
+    }]))
+    .unwrap();
+    plan.secrets = vec![("API", SECRET)];
+    World::of(plan, Setup::tls(pki.server(&["a.example.com", "b.example.com"]))).await
+}
+
+fn placeholder(world: &World) -> String {
+    let variables = world.rig.session.as_ref().unwrap().variables();
+    let [(name, value)] = variables.as_slice() else {
+        panic!("one variable: {variables:?}")
+    };
+    assert_eq!(name, "API_TOKEN");
+    value.clone()
+}
+
+fn with_token(path: &str, token: &str) -> Request<super::Body> {
+    let mut request = to(path);
+    let value = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+    request.headers_mut().insert("authorization", value);
+    request
+}
+
+#[tokio::test]
+async fn a_covered_request_gets_the_secret_and_the_use_is_an_action() {
+    let world = world().await;
+    let held = placeholder(&world);
+    let mut sender = world.http2().await;
+    let (status, answer) = read(sender.send_request(with_token("/authorized", &held))).await;
+    assert_eq!((status, answer.as_str()), (StatusCode::OK, "welcome"));
+    let seen = world.origin.seen().join("\n");
+    assert!(seen.contains(&format!("authorization: Bearer {SECRET}")), "{seen}");
+    assert!(!seen.contains(&held), "{seen}");
+    let events = world.rig.events().await;
+    let used = |event: &&stockade_domain::Event| event.data["kind"] == json!(ActionKind::Credential.as_str());
+    assert!(events.iter().any(|event| used(&event)), "{events:?}");
+    let written = serde_json::to_string(&events).unwrap();
+    assert!(written.contains("API for GET https://a.example.com:443/authorized"), "{written}");
+    assert!(!written.contains(SECRET), "no event holds a value");
+}
+
+#[tokio::test]
+async fn what_a_server_echoes_of_it_does_not_come_in() {
+    let world = world().await;
+    let mut sender = world.http2().await;
+    let (status, head) = read(sender.send_request(to("/head"))).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(head.contains("authorization: Bearer [redacted]"), "{head}");
+    // A request that no binding covers is answered by the same server, which knows it by now.
+    let post = Request::builder().method("POST").uri("https://a.example.com/other");
+    let (_, echo) = read(sender.send_request(post.body(whole(format!("I saw {SECRET}"))).unwrap())).await;
+    assert_eq!(echo, "I saw [redacted]");
+}
+
+#[tokio::test]
+async fn a_placeholder_is_refused_anywhere_but_in_its_place() {
+    let world = world().await;
+    let held = placeholder(&world);
+    let mut sender = world.http2().await;
+    let post = |body: String| {
+        let request = Request::builder().method("POST").uri("https://a.example.com/echo");
+        request.body(whole(body)).unwrap()
+    };
+    for request in [
+        with_token("/other", &held),
+        to(&format!("/other?token={held}")),
+        with_token("/authorized", "stk-placeholder-00000000000000000000000000"),
+    ] {
+        let path = request.uri().to_string();
+        let (status, problem) = read(sender.send_request(request)).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}: {problem}");
+        assert!(problem.contains("stockade.credential_placeholder"), "{path}: {problem}");
+    }
+    assert!(world.origin.seen().is_empty(), "{:?}", world.origin.seen());
+    // In a body the head may have left; the body does not.
+    let (status, _) = read(sender.send_request(post("harmless".to_owned()))).await;
+    assert_eq!(status, StatusCode::OK, "the control");
+    let leaked = sender.send_request(post(format!("see {held}"))).await;
+    if let Ok(answer) = leaked {
+        let body = answer.into_body().collect().await;
+        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&body).contains(&held), "it came back, so it went out");
+    }
+    assert!(!world.rig.told(EventType::EgressDenied).await.is_empty());
+}
