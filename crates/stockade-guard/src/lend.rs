@@ -58,7 +58,11 @@ pub(crate) fn watched(session: &Session, body: InternalBody) -> InternalBody {
 /// An answer without what was lent. Once something was, every answer is searched: a server may
 /// tell it in the answer to another request.
 pub(crate) fn taken_back(session: &Session, response: InternalResponse) -> Result<InternalResponse, Denial> {
-    let Some(credentials) = session.credentials.as_ref().filter(|credentials| credentials.any_used()) else {
+    let Some(credentials) = session
+        .credentials
+        .as_ref()
+        .filter(|credentials| credentials.any_used())
+    else {
         return Ok(response);
     };
     let (mut head, body) = response.into_parts();

@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    GuardConfig, broker::Broker, credentials::RunCredentials, dial::Dial, inspection::Inspector, lookup::Lookup, origin::Origin, pins::Pins,
-    refusals::Refusals, tls::Tls,
+    GuardConfig, broker::Broker, credentials::RunCredentials, dial::Dial, inspection::Inspector, lookup::Lookup,
+    origin::Origin, pins::Pins, refusals::Refusals, tls::Tls,
 };
 
 /// What every connection and question of one run shares.

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use stockade_domain::{
-    Action, ActionKind, AgentSpec, CredentialBinding, Digest, Environment, NetworkLevel, PolicyVerdict, Verdict, digest_of,
+    Action, ActionKind, AgentSpec, CredentialBinding, Digest, Environment, NetworkLevel, PolicyVerdict, Verdict,
+    digest_of,
 };
 
 use crate::{
@@ -166,11 +167,13 @@ impl Policy {
 
     /// A secret goes where the environment binds it, and an agent's rule may narrow that.
     fn evaluate_credential(&self, action: &Action) -> PolicyVerdict {
-        let bound = text(action, "secret").zip(text(action, "host")).is_some_and(|(secret, host)| {
-            let of_secret = self.credentials.iter().filter(|(name, _)| name == secret);
-            let mut hosts = of_secret.flat_map(|(_, hosts)| hosts);
-            hosts.any(|pattern| pattern::matches(pattern, host))
-        });
+        let bound = text(action, "secret")
+            .zip(text(action, "host"))
+            .is_some_and(|(secret, host)| {
+                let of_secret = self.credentials.iter().filter(|(name, _)| name == secret);
+                let mut hosts = of_secret.flat_map(|(_, hosts)| hosts);
+                hosts.any(|pattern| pattern::matches(pattern, host))
+            });
         if !bound {
             return default_verdict(ActionKind::Credential);
         }

@@ -39,7 +39,9 @@ impl Fetch for OwnRequests {
         }
         let (host, port) = host_and_port(authority).map_err(|error| FetchError(format!("{authority}: {error}")))?;
         let stream = self.connect(&host, port.unwrap_or(443)).await?;
-        let stream = self.outward.connect(&host, false, stream, self.config.handshake_timeout);
+        let stream = self
+            .outward
+            .connect(&host, false, stream, self.config.handshake_timeout);
         let (stream, _) = stream.await.map_err(|unreached| match unreached {
             Unreached::Certificate(why) | Unreached::Handshake(why) => FetchError(why),
         })?;
@@ -52,7 +54,11 @@ impl Fetch for OwnRequests {
             .await
             .map_err(failed)?;
         let exchange = async {
-            let (head, body) = sender.send_request(request.map(Full::new)).await.map_err(failed)?.into_parts();
+            let (head, body) = sender
+                .send_request(request.map(Full::new))
+                .await
+                .map_err(failed)?
+                .into_parts();
             let body = Limited::new(body, MOST + 1).collect().await;
             let body = body.map_err(|error| FetchError(error.to_string()))?.to_bytes();
             Ok(Response::from_parts(head, body))
@@ -82,7 +88,10 @@ impl OwnRequests {
         };
         let mut last = format!("{host} has no address");
         for (address, _) in addresses {
-            let dialled = timeout(self.config.connect_timeout, self.dial.dial(SocketAddr::new(address, port)));
+            let dialled = timeout(
+                self.config.connect_timeout,
+                self.dial.dial(SocketAddr::new(address, port)),
+            );
             match dialled.await {
                 Ok(Ok(stream)) => return Ok(stream),
                 Ok(Err(error)) => last = format!("{host}: {error}"),

@@ -10,11 +10,15 @@ use super::{World, origin::Setup, pki::Pki, plan, read, to, whole};
 const SECRET: &str = "canary-7c1f-very-secret-token";
 
 async fn world() -> World {
+    bound(json!("bearer")).await
+}
+
+async fn bound(kind: serde_json::Value) -> World {
     let pki = Pki::new();
     let mut plan = plan(&pki);
     plan.inspector = None;
     plan.environment.credentials = serde_json::from_value(json!([{
-        "secret": "API", "kind": "bearer", "hosts": ["a.example.com"], "methods": ["GET", "POST"],
+        "secret": "API", "kind": kind, "hosts": ["a.example.com"], "methods": ["GET", "POST"],
         "paths": ["/authorized", "/head", "/echo"], "env": "API_TOKEN",
     }]))
     .unwrap();
@@ -52,7 +56,10 @@ async fn a_covered_request_gets_the_secret_and_the_use_is_an_action() {
     let used = |event: &&stockade_domain::Event| event.data["kind"] == json!(ActionKind::Credential.as_str());
     assert!(events.iter().any(|event| used(&event)), "{events:?}");
     let written = serde_json::to_string(&events).unwrap();
-    assert!(written.contains("API for GET https://a.example.com:443/authorized"), "{written}");
+    assert!(
+        written.contains("API for GET https://a.example.com:443/authorized"),
+        "{written}"
+    );
     assert!(!written.contains(SECRET), "no event holds a value");
 }
 
@@ -96,7 +103,37 @@ async fn a_placeholder_is_refused_anywhere_but_in_its_place() {
     if let Ok(answer) = leaked {
         let body = answer.into_body().collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        assert!(!String::from_utf8_lossy(&body).contains(&held), "it came back, so it went out");
+        assert!(
+            !String::from_utf8_lossy(&body).contains(&held),
+            "it came back, so it went out"
+        );
     }
     assert!(!world.rig.told(EventType::EgressDenied).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_over_a_connection_of_the_guards_own() {
+    let oauth = json!({ "oauth_client": { "token_url": "https://b.example.com/token", "client_id": "me" } });
+    let world = bound(oauth).await;
+    let mut sender = world.http2().await;
+    for _ in 0..2 {
+        let (status, answer) = read(sender.send_request(to("/authorized"))).await;
+        assert_eq!((status, answer.as_str()), (StatusCode::OK, "welcome"));
+    }
+    let seen = world.origin.seen();
+    assert_eq!(
+        seen.iter().filter(|line| *line == "POST /token").count(),
+        1,
+        "kept for the next: {seen:?}"
+    );
+    let told = seen.join("\n");
+    assert_eq!(
+        told.matches("authorization: Bearer minted-for-the-guard").count(),
+        2,
+        "{told}"
+    );
+    assert!(
+        !told.contains(SECRET),
+        "the secret goes to the token's server alone: {told}"
+    );
 }

@@ -134,6 +134,14 @@ impl Origin {
                 text("both are here")
             }
             "/head" => text(&head(&request)),
+            // RFC 6749, section 5.1.
+            "/token" => {
+                let mut answer =
+                    text(r#"{"access_token":"minted-for-the-guard","token_type":"Bearer","expires_in":3600}"#);
+                let json = HeaderValue::from_static("application/json");
+                answer.headers_mut().insert("content-type", json);
+                answer
+            }
             "/authorized" => {
                 self.seen.lock().unwrap().push(head(&request));
                 text("welcome")
