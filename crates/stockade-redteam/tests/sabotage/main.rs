@@ -56,6 +56,9 @@ async fn without_any_sandbox_nothing_passes() {
     let mut passed = with(&report, Verdict::Passed);
     // A host's own hard limit on descriptors may stop this one.
     passed.remove("A-RX-10");
+    // Where the kernel shares the processor between sessions (sched(7), autogroup), a neighbour in a
+    // session of its own is not starved, sandbox or not. The case has its control outside.
+    passed.remove("A-RX-03n");
     if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
         // An ordinary user is denied much by the host itself.
         passed.clear();
