@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
+use http::{HeaderMap, request::Parts};
 use serde_json::json;
 use stockade_domain::{Action, ActionKind, Amounts, Outcome};
 use stockade_gate::{Admitted, kind};
@@ -74,6 +74,17 @@ pub(crate) fn taken_back(session: &Session, response: InternalResponse) -> Resul
     scrubber.head(&mut head);
     let body = InternalBody::new(ScrubbedBody::new(body, scrubber));
     Ok(InternalResponse::from_parts(head, body))
+}
+
+/// The same for an answer that has a head and then speaks another protocol.
+pub(crate) fn taken_back_from_headers(session: &Session, headers: &mut HeaderMap) {
+    if let Some(credentials) = session
+        .credentials
+        .as_ref()
+        .filter(|credentials| credentials.any_used())
+    {
+        credentials.scrubber().headers(headers);
+    }
 }
 
 fn withheld(fault: &CredentialFault) -> Withheld {

@@ -173,6 +173,7 @@ impl Exchange {
             Err(answer) => return answer,
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            lend::taken_back_from_headers(&self.session, response.headers_mut());
             return self.switch(response, upgrade).await;
         }
         strip_hop_by_hop(response.headers_mut());

@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 use stockade_domain::{ActionKind, EventType};
 
-use super::{World, origin::Setup, pki::Pki, plan, read, to, whole};
+use super::{World, origin::Setup, pki::Pki, plan, read, to, to_host, whole};
 
 const SECRET: &str = "canary-7c1f-very-secret-token";
 
@@ -19,7 +19,7 @@ async fn bound(kind: serde_json::Value) -> World {
     plan.inspector = None;
     plan.environment.credentials = serde_json::from_value(json!([{
         "secret": "API", "kind": kind, "hosts": ["a.example.com"], "methods": ["GET", "POST"],
-        "paths": ["/authorized", "/head", "/echo"], "env": "API_TOKEN",
+        "paths": ["/authorized", "/head", "/echo", "/ws"], "env": "API_TOKEN",
     }]))
     .unwrap();
     plan.secrets = vec![("API", SECRET)];
@@ -136,4 +136,22 @@ async fn a_token_is_asked_for_over_a_connection_of_the_guards_own() {
         !told.contains(SECRET),
         "the secret goes to the token's server alone: {told}"
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_switches_protocols_tells_nothing_either() {
+    let world = world().await;
+    let mut sender = world.http1().await;
+    let mut request = to_host("/ws");
+    for (name, value) in [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ] {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    let answer = sender.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert_eq!(answer.headers()["x-told"], "Bearer [redacted]");
 }

@@ -235,6 +235,9 @@ fn socket(mut request: Request<Incoming>) -> Response<Body> {
     headers.insert("connection", HeaderValue::from_static("upgrade"));
     headers.insert("upgrade", HeaderValue::from_static("websocket"));
     headers.insert("sec-websocket-accept", HeaderValue::from_static("tested"));
+    if let Some(told) = request.headers().get("authorization") {
+        headers.insert("x-told", told.clone());
+    }
     tokio::spawn(async move {
         let mut stream = TokioIo::new(hyper::upgrade::on(&mut request).await.unwrap());
         stream.write_all(b"welcome").await.unwrap();
