@@ -131,9 +131,15 @@ impl Runner {
     /// The change, and the writable layer where it is wanted.
     async fn bring_out(&self, run: &Run, live: &Live) -> Result<RunResult, Failure> {
         let RunnerParts { gate, config, .. } = &self.parts;
-        let named = |failure| limits::named(failure, &live.limits());
-        let result = export::export(gate, config, run, live).await.map_err(named)?;
-        keep::snapshot(gate, config, run, live).await.map_err(named)?;
+        let kept = async {
+            let result = export::export(gate, config, run, live).await?;
+            keep::snapshot(gate, config, run, live).await?;
+            Ok(result)
+        };
+        let kept = kept.await;
+        // What ran on behind the agent, or the export itself, may have met one since it was looked last.
+        limits::look(gate, live, live.settled()?).await;
+        let result = kept.map_err(|failure| limits::named(failure, &live.limits()))?;
         Ok(RunResult {
             limits_hit: limits::spelled(&live.limits()),
             ..result
