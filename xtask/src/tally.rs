@@ -69,6 +69,8 @@ mod tests {
     fn nextest_summaries_are_read() {
         let text = "     Summary [   1.234s] 15 tests run: 11 passed (1 slow), 2 failed, 1 timed out, 1 exec failed, 4 skipped\n";
         assert_eq!(nextest(text), Some(Tally { passed: 11, failed: 4 }));
+        let flaky = "     Summary [ 1.2s] 5 tests run: 5 passed (1 slow, 2 flaky), 7 skipped";
+        assert_eq!(nextest(flaky), Some(Tally { passed: 5, failed: 0 }));
         let partial = "     Summary [   0.1s] 3/15 tests run: 2 passed, 1 failed, 0 skipped";
         assert_eq!(nextest(partial), Some(Tally { passed: 2, failed: 1 }));
         assert_eq!(nextest("error: could not compile"), None);
