@@ -4,6 +4,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use stockade_domain::{
     ActionId, ActionRecord, RunId,
     admission::{AdmitRequest, PastAction},
+    repeat,
 };
 use stockade_ports::{
     StoreError,
@@ -85,7 +86,10 @@ pub(super) async fn asked(db: &mut SqliteConnection, request: &AdmitRequest) -> 
         earlier: find(db, request.id).await?,
         named: approvals::find(db, request.approval_id).await?,
         approvals: approvals::unused(db, request.run, request.action.digest()).await?,
-        history: history(db, request).await?,
+        history: match repeat::is_watched(request.action.kind) {
+            true => history(db, request).await?,
+            false => Vec::new(),
+        },
     })
 }
 
