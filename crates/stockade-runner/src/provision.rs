@@ -52,6 +52,7 @@ impl Runner {
         let fresh = sandboxes.create(spec).await.map_err(mishap::sandbox)?;
         let facts = fresh.evidence();
         let (sandbox, measured) = self.prove(run, lease, live, fresh).await?;
+        live.serve_git(config, &repo.base_git).await?;
         let trusting = match live.trust() {
             Some(trust) => Trusting::place(&*sandbox, trust).await?,
             None => Trusting::default(),
