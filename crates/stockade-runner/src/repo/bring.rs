@@ -61,9 +61,6 @@ pub(crate) async fn bring(config: &RunnerConfig, spec: Option<&RepoSpec>, dir: &
         .await?
         .ok_or_else(|| Failure::unknown("git_failed", "the base copy lost its base commit"))?;
     check_out(config, &base_git, &tree, &base_commit, branch.as_deref()).await?;
-    if let Some(address) = spec.and_then(|spec| source::over_http(&spec.source)) {
-        name_origin(config, &tree, &address).await?;
-    }
     let listed = Git::new(config, "listing the files")
         .git_dir(&base_git)
         .args(["ls-tree", "-r", "-z", "--name-only", &base_commit])
@@ -265,22 +262,6 @@ async fn check_out(
         ("user.email", "agent@stockade.invalid"),
     ] {
         at("configuring the workspace")
-            .args(["config", "--local", key, value])
-            .succeed()
-            .await?;
-    }
-    Ok(())
-}
-
-/// Lets the agent fetch and push where the repository came from.
-async fn name_origin(config: &RunnerConfig, tree: &Path, address: &str) -> Result<(), Failure> {
-    for (key, value) in [
-        ("remote.origin.url", address),
-        ("remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"),
-    ] {
-        Git::new(config, "naming the workspace's origin")
-            .args(["-C"])
-            .args([tree])
             .args(["config", "--local", key, value])
             .succeed()
             .await?;
