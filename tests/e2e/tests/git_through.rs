@@ -198,10 +198,12 @@ async fn what_the_rules_allow_passes_and_the_token_is_nowhere_inside() {
         "elsewhere": "allow", "tags": "allow", "force": "allow", "delete": "allow",
     });
     let mut world = World::new(all, json!({})).await;
+    // The pattern is put together inside, or the search would find itself.
     let search = "{ env; git config -l; cat ~/.git-credentials ~/.netrc; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; } \
                   2>/dev/null > /tmp/env.txt; \
-                  grep -rlaF -e canary-git-token -e $(printf 'bot:canary-git' | base64 | cut -c1-16) /tmp /home /workspace /etc /run /var 2>/dev/null; \
-                  echo 'marker-in-a-file' > /tmp/marker; grep -rlaF marker-in-a-file /tmp/marker; echo searched";
+                  token=$(printf '%s-%s-token' canary git); coded=$(printf 'bot:%s' $token | base64 | cut -c1-20); \
+                  search() { grep -rlaF -e $token -e $coded /tmp /home /workspace /etc /run /var 2>/dev/null; }; \
+                  search; echo searched; echo $coded > /tmp/planted; search";
     // Without a refusal nobody says where the run's own branch is.
     let named = "echo refs/heads/stockade/x > /tmp/own";
     let steps: Vec<&str> = [named].into_iter().chain(TRIES).chain([search]).collect();
@@ -216,15 +218,12 @@ async fn what_the_rules_allow_passes_and_the_token_is_nowhere_inside() {
         "{refs}"
     );
     assert!(!refs.contains("stockade/x/fix"), "{refs}");
-    assert!(
-        output.contains("/tmp/marker") && output.contains("searched"),
-        "the control: {output}"
-    );
-    let script = "/tmp/env.txt\n";
-    assert!(
-        !output.contains("canary-git-token-e2e") && !output.contains(script),
-        "{output}"
-    );
+    let (before, found) = output.split_once("searched").unwrap();
+    assert_eq!(found.trim(), "/tmp/planted", "the control: {output}");
+    for place in ["/tmp/", "/home/", "/workspace/", "/etc/", "/run/", "/var/"] {
+        assert!(!before.lines().any(|line| line.starts_with(place)), "{place}: {output}");
+    }
+    assert!(!output.contains(TOKEN), "{output}");
     let pushes = world
         .git
         .seen()
