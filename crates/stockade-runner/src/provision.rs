@@ -36,7 +36,7 @@ impl Runner {
         };
         fresh_dir(&live.dir).await?;
         let repo = repo::bring(config, run.spec.repo.as_ref(), &live.dir).await?;
-        repo::name_origin(config, &repo.tree, run).await?;
+        repo::name_origin(config, &repo.tree, run.id, &run.spec).await?;
         let restore = run.spec.snapshot.from.as_deref();
         let spec = SandboxSpec {
             run: run.id,
