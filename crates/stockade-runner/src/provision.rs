@@ -36,6 +36,7 @@ impl Runner {
         };
         fresh_dir(&live.dir).await?;
         let repo = repo::bring(config, run.spec.repo.as_ref(), &live.dir).await?;
+        repo::name_origin(config, &repo.tree, run.id, &run.spec).await?;
         let restore = run.spec.snapshot.from.as_deref();
         let spec = SandboxSpec {
             run: run.id,
@@ -52,6 +53,7 @@ impl Runner {
         let fresh = sandboxes.create(spec).await.map_err(mishap::sandbox)?;
         let facts = fresh.evidence();
         let (sandbox, measured) = self.prove(run, lease, live, fresh).await?;
+        live.serve_git(config, &repo.base_git).await?;
         let trusting = match live.trust() {
             Some(trust) => Trusting::place(&*sandbox, trust).await?,
             None => Trusting::default(),

@@ -2,11 +2,13 @@
 //! with the original and knows nothing of where it came from.
 
 mod bring;
+mod origin;
 mod source;
 
 use stockade_domain::{Failure, RepoSpec};
 
 pub(crate) use bring::{Brought, bring, signed_by_stockade};
+pub(crate) use origin::name_origin;
 
 use crate::RunnerConfig;
 
