@@ -264,6 +264,8 @@ fn spec(kind: AgentKind, rules: Vec<Rule>, files: FileRules, limits: Limits, rep
         model: "test-model".to_owned(),
         backend: "unisolated".to_owned(),
         snapshot: SnapshotPlan::default(),
+        git_host: None,
+        publish: None,
         limits,
         policy_version,
     }
