@@ -21,7 +21,7 @@ impl Scope {
     ///
     /// [`PolicyError`] when the rules do not compile; then nothing of the run is admitted.
     pub fn of(run: &Run, lease: Lease) -> Result<Self, PolicyError> {
-        let policy = Policy::compile(&run.spec.agent, &run.spec.environment)?.with_git_host(run.spec.git_host.clone());
+        let policy = Policy::compile(&run.spec.agent, &run.spec.environment)?;
         Ok(Self {
             run: run.id,
             lease,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use stockade_domain::{
-    Action, ActionKind, AgentSpec, CredentialBinding, Digest, Environment, GitHost, NetworkLevel, PolicyVerdict, Verdict,
+    Action, ActionKind, AgentSpec, CredentialBinding, Digest, Environment, NetworkLevel, PolicyVerdict, Verdict,
     digest_of,
 };
 
@@ -56,8 +56,6 @@ pub struct Policy {
     files: FilePolicy,
     /// Secrets and the hosts they are bound to.
     credentials: Vec<(String, Vec<String>)>,
-    /// The server of the run's repository, with the operator's credential for it.
-    git_host: Option<GitHost>,
     version: Digest,
 }
 
@@ -83,15 +81,7 @@ impl Policy {
             egress,
             files,
             credentials: environment.credentials.iter().map(bound).collect(),
-            git_host: None,
         })
-    }
-
-    /// The same policy for a run whose repository is at a server that the operator has named.
-    #[must_use]
-    pub fn with_git_host(mut self, host: Option<GitHost>) -> Self {
-        self.git_host = host;
-        self
     }
 
     /// Digest of everything that decides, the trusted list included; approvals are bound to it.
@@ -115,7 +105,7 @@ impl Policy {
         let agent = || {
             self.rules
                 .verdict(action)
-                .unwrap_or_else(|| default_of(action))
+                .unwrap_or_else(|| default_verdict(action.kind))
         };
         match environment {
             None => agent(),
@@ -177,10 +167,6 @@ impl Policy {
 
     /// A secret goes where the environment binds it, and an agent's rule may narrow that.
     fn evaluate_credential(&self, action: &Action) -> PolicyVerdict {
-        if self.git_host.as_ref().is_some_and(|host| host.covers(action)) {
-            let own = self.rules.verdict(action);
-            return own.unwrap_or_else(|| allow("stockade.git_host", "the operator gave this git host this secret"));
-        }
         let bound = text(action, "secret")
             .zip(text(action, "host"))
             .is_some_and(|(secret, host)| {
@@ -477,18 +463,6 @@ fn version(agent: &AgentSpec, environment: &Environment, files: &FilePolicy) -> 
 fn bound(binding: &CredentialBinding) -> (String, Vec<String>) {
     let host = |written: &String| written.split(':').next().unwrap_or_default().to_owned();
     (binding.secret.to_string(), binding.hosts.iter().map(host).collect())
-}
-
-/// A pull request speaks to people in the operator's name, so a person reads it first.
-fn default_of(action: &Action) -> PolicyVerdict {
-    match (action.kind, action.operation.as_str()) {
-        (ActionKind::Export, "pull_request") => PolicyVerdict {
-            verdict: Verdict::Hold,
-            rule: "default.pull_request".to_owned(),
-            reason: "a person reads a pull request before others do".to_owned(),
-        },
-        (kind, _) => default_verdict(kind),
-    }
 }
 
 fn default_verdict(kind: ActionKind) -> PolicyVerdict {

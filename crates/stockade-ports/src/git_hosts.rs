@@ -8,7 +8,7 @@ use stockade_domain::{Failure, GitHost, RepoSlug, TeamId};
 use crate::{ForgeHttp, SecretValue};
 
 /// Which host is opened, for whom and for what.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct HostVisit<'a> {
     /// Whose secret it is.
     pub team: TeamId,
@@ -16,7 +16,7 @@ pub struct HostVisit<'a> {
     pub host: &'a GitHost,
     /// The repository, where it has a name of the form `owner/name`: a token that is asked for
     /// reaches no other.
-    pub repository: Option<&'a RepoSlug>,
+    pub repository: Option<RepoSlug>,
 }
 
 /// What opens a git server to one process.

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use stockade_domain::{Failure, RunId};
@@ -22,6 +25,7 @@ pub(crate) struct Live {
     egress: Mutex<Option<Arc<dyn EgressSession>>>,
     summary: Mutex<String>,
     limits: Mutex<Vec<LimitHit>>,
+    left: AtomicBool,
 }
 
 /// What provisioning made.
@@ -45,6 +49,7 @@ impl Live {
             egress: Mutex::new(None),
             summary: Mutex::new(String::new()),
             limits: Mutex::default(),
+            left: AtomicBool::new(false),
         }
     }
 
@@ -81,6 +86,11 @@ impl Live {
     /// Takes the session, to close it.
     pub(crate) fn unguard(&self) -> Option<Arc<dyn EgressSession>> {
         lock(&self.egress).take()
+    }
+
+    /// Whether the sandbox is still to be ended; true for whoever asks first.
+    pub(crate) fn leave(&self) -> bool {
+        !self.left.swap(true, Ordering::SeqCst)
     }
 
     /// What provisioning made, if it did.
