@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{CredentialBinding, EgressRule, FileRules, TrafficLimits, credential};
+use crate::{CredentialBinding, EgressRule, FileRules, RefRules, TrafficLimits, credential};
 
 /// How far a sandbox may reach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -99,6 +99,9 @@ pub struct Environment {
     /// What its tools may write and what may be exported.
     #[serde(default)]
     pub files: FileRules,
+    /// What may be fetched and pushed through git.
+    #[serde(default)]
+    pub git: RefRules,
     /// Secrets that the Guard puts into requests.
     #[serde(
         default,
@@ -126,6 +129,7 @@ impl Environment {
             image: host_image(),
             limits: SandboxLimits::default(),
             files: FileRules::default(),
+            git: RefRules::default(),
             credentials: Vec::new(),
         }
     }

@@ -22,10 +22,11 @@ impl Scope {
     /// [`PolicyError`] when the rules do not compile; then nothing of the run is admitted.
     pub fn of(run: &Run, lease: Lease) -> Result<Self, PolicyError> {
         let policy = Policy::compile(&run.spec.agent, &run.spec.environment)?;
+        let repository = run.spec.repo.as_ref().map(|repo| repo.source.as_str());
         Ok(Self {
             run: run.id,
             lease,
-            policy: Arc::new(policy),
+            policy: Arc::new(policy.for_run(run.id, repository)),
         })
     }
 

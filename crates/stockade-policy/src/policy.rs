@@ -13,6 +13,7 @@ use crate::{
     egress::{Bounds, EgressRules, Judged, Protocol, Question, Request, allow, deny, is_infrastructure},
     fault::Fault,
     files::FilePolicy,
+    git::{GIT_HOSTS, GitOver, strictest},
     host::{Host, host_and_port},
     pattern,
     rules::{AgentRules, Narrowed},
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// Changes when the same rules would decide differently, so that no approval outlives it.
-const SEMANTICS: u32 = 3;
+const SEMANTICS: u32 = 4;
 
 /// Why rules do not compile. Nothing runs under rules that do not compile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +55,7 @@ pub struct Policy {
     rules: AgentRules,
     egress: EgressRules,
     files: FilePolicy,
+    pub(crate) git: GitOver,
     /// Secrets and the hosts they are bound to.
     credentials: Vec<(String, Vec<String>)>,
     version: Digest,
@@ -73,6 +75,7 @@ impl Policy {
         };
         let egress = EgressRules::compile(environment).map_err(wrong)?;
         let files = FilePolicy::compile(&environment.files).map_err(wrong)?;
+        let git = GitOver::compile(&environment.git).map_err(wrong)?;
         Ok(Self {
             agent: agent.name.clone(),
             environment: environment.name.clone(),
@@ -80,6 +83,7 @@ impl Policy {
             rules,
             egress,
             files,
+            git,
             credentials: environment.credentials.iter().map(bound).collect(),
         })
     }
@@ -92,28 +96,19 @@ impl Policy {
     /// What the policy says to an action.
     ///
     /// For most kinds the agent's first matching rule decides, then the kind's default. For
-    /// egress, and for files that are written or exported, the environment decides and the
-    /// agent's rules only narrow: they ask or deny.
+    /// egress, for git, and for files that are written or exported, the environment decides and
+    /// the agent's rules only narrow: they ask or deny.
     pub fn evaluate(&self, action: &Action) -> PolicyVerdict {
-        let environment = match action.kind {
-            ActionKind::Egress => return self.evaluate_egress(action),
+        let git = self.git.judge(action);
+        let files = match action.kind {
+            ActionKind::Egress if git.is_none() => return self.evaluate_egress(action),
+            ActionKind::Credential => return self.evaluate_credential(action),
             ActionKind::Tool | ActionKind::Permission => self.files.judge_write(action),
             ActionKind::Export => self.files.judge_export(action),
-            ActionKind::Credential => return self.evaluate_credential(action),
-            ActionKind::Model => None,
+            ActionKind::Egress | ActionKind::Model => None,
         };
-        let agent = || {
-            self.rules
-                .verdict(action)
-                .unwrap_or_else(|| default_verdict(action.kind))
-        };
-        match environment {
-            None => agent(),
-            Some(refused) if refused.verdict == Verdict::Deny => refused,
-            Some(asked) => Some(agent())
-                .filter(|own| own.verdict == Verdict::Deny)
-                .unwrap_or(asked),
-        }
+        let found = [git, files, self.rules.verdict(action)];
+        strictest(found.into_iter().flatten()).unwrap_or_else(|| default_verdict(action.kind))
     }
 
     /// The environment's file rules.
@@ -128,7 +123,7 @@ impl Policy {
 
     /// Whether any rule looks at requests, so that [`Policy::inspection_rule`] may name one.
     pub fn looks_at_requests(&self) -> bool {
-        self.egress.looks_at_requests() || self.rules.look_at_requests()
+        self.egress.looks_at_requests() || self.rules.look_at_requests() || self.git.has_hosts()
     }
 
     /// The rule of environment or agent for which connections to this port of this host have to be
@@ -155,6 +150,7 @@ impl Policy {
                     Narrowed::Request(rule) => Some(rule),
                     Narrowed::Said(_) | Narrowed::Silent => None,
                 })
+                .or_else(|| self.git.reads(host, Some(port), protocol).then(|| GIT_HOSTS.to_owned()))
         })
     }
 
@@ -214,7 +210,8 @@ impl Policy {
             return said.clone();
         }
         let wants = match (&judged.inspect, &narrowed) {
-            (Some(rule), _) | (None, Narrowed::Request(rule)) => Some(rule),
+            (Some(rule), _) | (None, Narrowed::Request(rule)) => Some(rule.as_str()),
+            _ if self.git.reads(&asked.host, asked.port, asked.protocol) => Some(GIT_HOSTS),
             _ => None,
         };
         if let Some(rule) = wants.filter(|_| !asked.inspected) {

@@ -13,13 +13,20 @@ use crate::{RefName, RuleVerdict, RunId};
 /// What stands for the run's id in a prefix.
 const RUN: &str = "{run}";
 
-/// What may be fetched from and pushed to a git server.
+/// What may be fetched from and pushed to git servers.
 ///
 /// The strictest answer counts, and one reference that is refused refuses the whole push. Only
 /// the smart HTTP protocol is spoken; git's older one without a server program is refused.
+///
+/// The rules hold wherever the Guard reads requests. Connections to [`RefRules::hosts`] and to the
+/// host that the run's own repository came from are always read; they are not let out by that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RefRules {
+    /// Hosts where git is spoken, `name` or `*.suffix`, each with an optional `:port`: connections
+    /// there are read, so that these rules can hold. Without a port every port is meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     /// Whether anything may be fetched.
     pub fetch: bool,
     /// Where the run may push to without being asked.
@@ -32,6 +39,8 @@ pub struct RefRules {
     pub delete: RuleVerdict,
     /// What to say to an update that is not a fast-forward, or that cannot be seen to be one.
     pub force: RuleVerdict,
+    /// What to say to opening a pull request.
+    pub pull_requests: RuleVerdict,
     /// Most references in one push.
     pub max_refs: NonZeroU32,
     /// Most commits in one push that the server did not have.
@@ -43,12 +52,14 @@ pub struct RefRules {
 impl Default for RefRules {
     fn default() -> Self {
         Self {
+            hosts: Vec::new(),
             fetch: true,
             push: vec![RefPrefix(format!("refs/heads/stockade/{RUN}"))],
             elsewhere: RuleVerdict::Deny,
             tags: RuleVerdict::Deny,
             delete: RuleVerdict::Deny,
             force: RuleVerdict::Deny,
+            pull_requests: RuleVerdict::Ask,
             max_refs: NonZeroU32::new(8).unwrap_or(NonZeroU32::MIN),
             max_commits: NonZeroU32::new(1000).unwrap_or(NonZeroU32::MIN),
             max_pack_bytes: NonZeroU64::new(256 << 20).unwrap_or(NonZeroU64::MIN),

@@ -4,7 +4,7 @@ use super::{
     INTERNAL_PORT,
     pattern::{HostPattern, hint},
 };
-use crate::host::host_and_port;
+use crate::host::{Host, host_and_port};
 
 /// Ports meant by an entry without one.
 pub const DEFAULT_PORTS: [u16; 2] = [INTERNAL_PORT, 443];
@@ -58,6 +58,20 @@ impl DomainEntry {
         Ok(Self {
             trusted: true,
             ..Self::parse(text)?
+        })
+    }
+
+    /// Whether it means this port of this host, where an entry without a port means every port.
+    pub(crate) fn means(&self, host: &Host, port: u16) -> bool {
+        self.hosts.names(host) && self.port.is_none_or(|own| own == port)
+    }
+
+    /// One port of one host.
+    pub(crate) fn exactly(host: &Host, port: u16) -> Result<Self, String> {
+        Ok(Self {
+            hosts: HostPattern::of(host, false)?,
+            port: Some(port),
+            trusted: false,
         })
     }
 

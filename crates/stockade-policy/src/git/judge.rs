@@ -52,11 +52,16 @@ impl GitPolicy {
         updates.iter().map(|update| self.command(update)).collect()
     }
 
-    /// What the rules say to an action; `None` when it is neither a push nor a fetch.
+    /// What the rules say to an action; `None` when it is no fetch, push or pull request.
     pub fn judge(&self, action: &Action) -> Option<PolicyVerdict> {
         match (action.kind, action.operation.as_str()) {
             (ActionKind::Egress, "fetch") => Some(self.fetch()),
             (ActionKind::Export, "push") => Some(self.push(&action.args)),
+            (ActionKind::Export, "pull_request") => Some(says(
+                self.rules.pull_requests,
+                "env.git.pull_requests",
+                "it would open a pull request".to_owned(),
+            )),
             _ => None,
         }
     }
@@ -90,11 +95,11 @@ impl GitPolicy {
                 "stockade.git",
                 "the push was refused before its commits were read".to_owned(),
             ));
-            return strictest(found);
+            return all(found);
         }
         found.extend(rows.iter().map(|row| self.history(row)));
         found.extend(self.amounts(args));
-        strictest(found)
+        all(found)
     }
 
     fn command(&self, update: &RefUpdate) -> PolicyVerdict {
@@ -107,7 +112,7 @@ impl GitPolicy {
             ),
             UpdateKind::Create | UpdateKind::Update => return place,
         };
-        strictest(vec![gone, place])
+        all(vec![gone, place])
     }
 
     fn place(&self, name: &RefName) -> PolicyVerdict {
@@ -195,7 +200,7 @@ fn allow(rule: &str, reason: &str) -> PolicyVerdict {
     }
 }
 
-fn deny(rule: &str, reason: String) -> PolicyVerdict {
+pub(super) fn deny(rule: &str, reason: String) -> PolicyVerdict {
     PolicyVerdict {
         verdict: Verdict::Deny,
         rule: rule.to_owned(),
@@ -216,16 +221,19 @@ fn says(verdict: RuleVerdict, rule: &str, reason: String) -> PolicyVerdict {
     }
 }
 
-/// The first of the strictest; without any, a refusal.
-fn strictest(found: Vec<PolicyVerdict>) -> PolicyVerdict {
-    let weight = |verdict: Verdict| match verdict {
+/// What several answers come to; without any, a refusal.
+fn all(found: Vec<PolicyVerdict>) -> PolicyVerdict {
+    strictest(found).unwrap_or_else(|| deny("stockade.git", "nothing allows it".to_owned()))
+}
+
+/// The first of the strictest.
+pub(crate) fn strictest(found: impl IntoIterator<Item = PolicyVerdict>) -> Option<PolicyVerdict> {
+    let weight = |answer: &PolicyVerdict| match answer.verdict {
         Verdict::Allow => 0,
         Verdict::Hold => 1,
         Verdict::Deny | Verdict::Stop => 2,
     };
-    let strict = found.iter().map(|answer| weight(answer.verdict)).max();
     found
         .into_iter()
-        .find(|answer| Some(weight(answer.verdict)) == strict)
-        .unwrap_or_else(|| deny("stockade.git", "nothing allows it".to_owned()))
+        .reduce(|first, next| if weight(&next) > weight(&first) { next } else { first })
 }

@@ -1,7 +1,8 @@
 //! Rules for git: what may be fetched and pushed.
 //!
-//! A push is one action of kind `export` and operation `push`; a fetch is kind `egress` and
-//! operation `fetch`. What has `files` in its arguments is judged by the file rules too.
+//! A push is one action of kind `export` and operation `push`, a pull request one of operation
+//! `pull_request`; a fetch is kind `egress` and operation `fetch`. What has `files` in its
+//! arguments is judged by the file rules too, and an agent's rules can only narrow the answer.
 //!
 //! | `args` of a push | Meaning |
 //! |---|---|
@@ -15,8 +16,11 @@
 
 mod facts;
 mod judge;
+mod over;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{History, LogLine, PushFacts, RefFacts, fetch_action, push_action, unreadable_push};
 pub use judge::GitPolicy;
+pub(crate) use judge::strictest;
+pub(crate) use over::{GitOver, HOSTS as GIT_HOSTS};

@@ -1,8 +1,14 @@
 use serde_json::json;
-use stockade_domain::{ObjectId, RefRules, RefUpdate, RuleVerdict, RunId, Verdict};
+use stockade_domain::{
+    Action, ActionKind, AgentKind, AgentSpec, Environment, NetworkLevel, ObjectId, RefRules, RefUpdate, Rule,
+    RuleMatch, RuleVerdict, RunId, Verdict,
+};
 
 use super::*;
-use crate::files::{ExportedFile, ExportedKind};
+use crate::{
+    Host, Policy,
+    files::{ExportedFile, ExportedKind},
+};
 
 const RUN: &str = "run_00000000000000000000000000000007";
 
@@ -219,5 +225,173 @@ fn one_path_with_several_kinds_reads_back_as_it_was() {
     for file in &files {
         let at = read.iter().position(|other| other == file).unwrap();
         read.remove(at);
+    }
+}
+
+fn whole(rules: RefRules, agent: Vec<Rule>, hosts: &[&str]) -> Policy {
+    let agent = AgentSpec {
+        name: "tester".to_owned(),
+        description: String::new(),
+        kind: AgentKind::Builtin { tools: Vec::new() },
+        model: None,
+        instructions: None,
+        rules: agent,
+        limits: Default::default(),
+    };
+    let domains = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let environment = Environment {
+        git: rules,
+        domains,
+        ..Environment::named("test", NetworkLevel::Custom)
+    };
+    Policy::compile(&agent, &environment).unwrap()
+}
+
+fn own_rule(kind: ActionKind, operation: &str, verdict: RuleVerdict) -> Rule {
+    Rule {
+        id: "mine".to_owned(),
+        when: RuleMatch {
+            kind: Some(kind),
+            tool: Some(operation.to_owned()),
+            ..Default::default()
+        },
+        verdict,
+        reason: String::new(),
+    }
+}
+
+fn said(policy: &Policy, action: &Action) -> String {
+    let answer = policy.evaluate(action);
+    format!("{:?} {}", answer.verdict, answer.rule).to_lowercase()
+}
+
+fn pushed(file: &str) -> Action {
+    let update = own('0', 'b');
+    let facts = PushFacts {
+        files: vec![ExportedFile {
+            path: file.to_owned(),
+            kind: ExportedKind::File,
+            bytes: Some(1),
+        }],
+        ..facts(&update, History::New)
+    };
+    push_action("https://h/o/r", &[update], Some(&facts))
+}
+
+fn pull_request() -> Action {
+    Action {
+        kind: ActionKind::Export,
+        operation: "pull_request".to_owned(),
+        target: "o/r".to_owned(),
+        args: json!({ "title": "x" }),
+    }
+}
+
+#[test]
+fn a_runs_policy_judges_git_and_its_files_and_an_agents_rules_only_narrow() {
+    let repo = Some("https://git.example/o/r.git");
+    let of_run = |rules, agent| whole(rules, agent, &[]).for_run(run(), repo);
+    let plain = of_run(RefRules::default(), Vec::new());
+    let fetch = fetch_action("https://h/o/r");
+    assert_eq!(said(&plain, &pushed("src/a.rs")), "allow env.git.push");
+    assert_eq!(said(&plain, &fetch), "allow env.git.fetch");
+    assert_eq!(said(&plain, &pull_request()), "hold env.git.pull_requests");
+    assert_eq!(
+        said(&plain, &pushed(".github/workflows/x.yml")),
+        "hold env.files.sensitive:/.github/workflows/"
+    );
+    assert_eq!(said(&plain, &pushed("../x")), "deny stockade.path");
+    assert_eq!(
+        said(
+            &of_run(
+                RefRules {
+                    fetch: false,
+                    ..RefRules::default()
+                },
+                Vec::new()
+            ),
+            &fetch
+        ),
+        "deny env.git.fetch"
+    );
+
+    let narrow = |kind, operation, verdict| of_run(RefRules::default(), vec![own_rule(kind, operation, verdict)]);
+    let (ask, no, yes) = (RuleVerdict::Ask, RuleVerdict::Deny, RuleVerdict::Allow);
+    let export = ActionKind::Export;
+    assert_eq!(said(&narrow(export, "push", ask), &pushed("a")), "hold mine");
+    assert_eq!(said(&narrow(export, "push", no), &pushed("a")), "deny mine");
+    assert_eq!(said(&narrow(ActionKind::Egress, "fetch", no), &fetch), "deny mine");
+    assert_eq!(said(&narrow(export, "pull_request", no), &pull_request()), "deny mine");
+    // What the environment does not give, no agent gives itself.
+    let main = push_action("https://h/o/r", &[update("refs/heads/main", '0', 'b')], None);
+    assert_eq!(said(&narrow(export, "push", yes), &main), "deny env.git.elsewhere");
+    assert_eq!(
+        said(&narrow(export, "pull_request", yes), &pull_request()),
+        "hold env.git.pull_requests"
+    );
+
+    // Without a run there is no branch of its own.
+    let nobody = whole(RefRules::default(), Vec::new(), &[]);
+    for action in [&pushed("a"), &fetch, &pull_request()] {
+        assert_eq!(said(&nobody, action), "deny stockade.git");
+    }
+}
+
+#[test]
+fn connections_to_git_hosts_are_read_and_not_let_out_by_that() {
+    let rules = RefRules {
+        hosts: vec!["*.forge.example".to_owned(), "git.example:8443".to_owned()],
+        ..RefRules::default()
+    };
+    let policy = whole(
+        rules.clone(),
+        Vec::new(),
+        &[
+            "*.forge.example",
+            "git.example",
+            "git.example:8443",
+            "home.example",
+            "home.example:22",
+        ],
+    );
+    let policy = policy.for_run(run(), Some("https://home.example/o/r.git"));
+    let read = |host: &str, port| policy.inspection_rule(&Host::parse(host).unwrap(), port);
+    let rule = Some(GIT_HOSTS.to_owned());
+    assert_eq!(read("a.forge.example", 443), rule);
+    assert_eq!(read("git.example", 8443), rule);
+    assert_eq!(read("home.example", 443), rule, "where the repository came from");
+    assert_eq!(read("git.example", 443), None, "another port");
+    let closed = whole(rules, Vec::new(), &["x.example"]);
+    assert_eq!(
+        closed.inspection_rule(&Host::parse("a.forge.example").unwrap(), 443),
+        None
+    );
+
+    let connect = |host: &str, port: u16, protocol: &str, inspected: bool| Action {
+        kind: ActionKind::Egress,
+        operation: "connect".to_owned(),
+        target: String::new(),
+        args: json!({ "host": host, "port": port, "protocol": protocol, "inspected": inspected }),
+    };
+    let refused = "deny stockade.needs_inspection";
+    assert_eq!(said(&policy, &connect("a.forge.example", 443, "tls", false)), refused);
+    assert_eq!(said(&policy, &connect("git.example", 8443, "tcp", false)), refused);
+    assert!(said(&policy, &connect("a.forge.example", 443, "tls", true)).starts_with("allow "));
+    assert!(said(&policy, &connect("home.example", 22, "ssh", false)).starts_with("allow "));
+    assert_eq!(
+        said(&closed, &connect("a.forge.example", 443, "tls", true)),
+        "deny env.custom"
+    );
+}
+
+#[test]
+fn a_git_host_that_is_none_is_refused_with_what_to_write() {
+    for wrong in ["https://git.example", "10.0.0.1", "localhost", "git.example:0", "*"] {
+        let rules = RefRules {
+            hosts: vec![wrong.to_owned()],
+            ..RefRules::default()
+        };
+        let error = GitOver::compile(&rules).unwrap_err();
+        assert!(error.starts_with("git.hosts: "), "{wrong}: {error}");
     }
 }
