@@ -284,15 +284,15 @@ pub(crate) fn failure(what: &str, stderr: &str) -> Failure {
         "error: 401",
         "error: 403",
     ]) {
-        return Failure::terminal("unauthorized", message)
-            .with_hint(
-                "a private repository needs its server under 'git: hosts:' in the configuration, with a 'credential' \
+        return Failure::terminal("unauthorized", message).with_hint(
+            "a private repository needs its server under 'git: hosts:' in the configuration, with a 'credential' \
                  that may do this; or clone it where you have access and name the clone's path",
-            );
+        );
     }
     if says(&["error: 301", "error: 302", "error: 303", "error: 307", "error: 308"]) {
-        return Failure::terminal("repo_moved", message)
-            .with_hint("the repository has another address now; a credential follows no redirect, so use that address");
+        return Failure::terminal("repo_moved", message).with_hint(
+            "the repository has another address now; a credential follows no redirect, so use that address",
+        );
     }
     if says(&[
         "does not appear to be a git repository",

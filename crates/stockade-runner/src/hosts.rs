@@ -57,7 +57,10 @@ impl Hosts<'_> {
     /// The way to the API of the repository's server.
     pub(crate) async fn api(&self, host: &GitHost, purpose: &str) -> Result<Use<Box<dyn ForgeHttp>>, Failure> {
         let Some(api) = &host.api_url else {
-            return Err(Failure::terminal("no_api", format!("the git host '{}' has no API", host.name)));
+            return Err(Failure::terminal(
+                "no_api",
+                format!("the git host '{}' has no API", host.name),
+            ));
         };
         let (doors, admitted) = self.admitted(host, api, purpose).await?;
         let forge = doors.open(&admitted).forge(self.visit(host)).await;
@@ -77,7 +80,12 @@ impl Hosts<'_> {
 
     /// The repository as the run was asked for.
     pub(crate) fn source(&self) -> String {
-        self.run.spec.repo.as_ref().map(|repo| repo.source.clone()).unwrap_or_default()
+        self.run
+            .spec
+            .repo
+            .as_ref()
+            .map(|repo| repo.source.clone())
+            .unwrap_or_default()
     }
 
     async fn admitted(
@@ -94,8 +102,13 @@ impl Hosts<'_> {
             .with_hint("set 'credential' of the host under 'git: hosts:' in the configuration")
         };
         let doors = self.doors.ok_or_else(without)?;
-        let action = host.credential_use(server, purpose, &self.source()).ok_or_else(without)?;
-        let admitted = self.gate.pass::<kind::Credential>(self.scope, action, Amounts::ZERO).await;
+        let action = host
+            .credential_use(server, purpose, &self.source())
+            .ok_or_else(without)?;
+        let admitted = self
+            .gate
+            .pass::<kind::Credential>(self.scope, action, Amounts::ZERO)
+            .await;
         Ok((doors, admitted.map_err(|refusal| mishap::refusal(&refusal))?))
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use stockade_domain::{Failure, RunId};
 use stockade_gate::{Gate, Scope};
+use stockade_policy::files::ExportedFile;
 use stockade_ports::{EgressSession, LimitHit, SandboxHandle, Trust};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,7 @@ pub(crate) struct Live {
     summary: Mutex<String>,
     limits: Mutex<Vec<LimitHit>>,
     left: AtomicBool,
+    facts: Mutex<Vec<ExportedFile>>,
 }
 
 /// What provisioning made.
@@ -50,6 +52,7 @@ impl Live {
             summary: Mutex::new(String::new()),
             limits: Mutex::default(),
             left: AtomicBool::new(false),
+            facts: Mutex::default(),
         }
     }
 
@@ -86,6 +89,16 @@ impl Live {
     /// Takes the session, to close it.
     pub(crate) fn unguard(&self) -> Option<Arc<dyn EgressSession>> {
         lock(&self.egress).take()
+    }
+
+    /// Keeps what the rules see of the exported files.
+    pub(crate) fn keep_facts(&self, facts: Vec<ExportedFile>) {
+        *lock(&self.facts) = facts;
+    }
+
+    /// What the rules see of the exported files.
+    pub(crate) fn facts(&self) -> Vec<ExportedFile> {
+        lock(&self.facts).clone()
     }
 
     /// Whether the sandbox is still to be ended; true for whoever asks first.

@@ -8,6 +8,6 @@ mod refs;
 mod rules;
 
 pub use host::{GitHost, HostCredential, OpenPullRequest, Publication, PublishPlan, PullRequestPlan};
-pub use pull_request::{InvalidDraft, PullRequestDraft, RepoSlug};
+pub use pull_request::{InvalidDraft, PullRequestDraft, RepoSlug, readable};
 pub use refs::{InvalidObjectId, InvalidRefName, ObjectId, RefName, RefUpdate, UpdateKind};
 pub use rules::{InvalidPrefix, RefPrefix, RefRules};

@@ -11,6 +11,8 @@ mod branch;
 pub(crate) mod resumed;
 mod words;
 
+pub(crate) use words::without_references;
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -106,7 +108,10 @@ impl Publishing<'_> {
     }
 
     async fn admitted(&self, action: Action) -> Result<Admitted<kind::Export>, Failure> {
-        let passed = self.hosts.gate.pass::<kind::Export>(&self.place.scope, action, Amounts::ZERO);
+        let passed = self
+            .hosts
+            .gate
+            .pass::<kind::Export>(&self.place.scope, action, Amounts::ZERO);
         passed.await.map_err(|refusal| mishap::refusal(&refusal))
     }
 
@@ -202,10 +207,18 @@ impl Publishing<'_> {
         let odd = |e: &dyn std::fmt::Display| Failure::terminal("pull_request_invalid", e.to_string());
         let repository = host.repository(&self.hosts.source());
         let repository = repository.ok_or_else(|| odd(&"the repository is none of the form owner/name"))?;
-        let base = base_of(self.config, self.run(), &self.place.repo).await?.unwrap_or_default();
+        let base = base_of(self.config, self.run(), &self.place.repo)
+            .await?
+            .unwrap_or_default();
         let (branch, _) = self.change()?;
-        let title = wanted.title.clone().unwrap_or_else(|| words::title(&self.run().spec.prompt));
-        let body = wanted.body.clone().unwrap_or_else(|| words::body(self.run(), self.result));
+        let title = wanted
+            .title
+            .clone()
+            .unwrap_or_else(|| words::title(&self.run().spec.prompt));
+        let body = wanted
+            .body
+            .clone()
+            .unwrap_or_else(|| words::body(self.run(), self.result));
         let draft = PullRequestDraft::new(repository, &branch, &base, &title, &body).map_err(|e| odd(&e))?;
         Ok(draft.as_draft(wanted.draft))
     }

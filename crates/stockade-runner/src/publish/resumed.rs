@@ -68,7 +68,11 @@ pub(crate) async fn kept(
         return Err(Failure::terminal("repo_rewritten", words)
             .with_hint("take the change with 'stockade runs diff', or start another run of the task"));
     }
-    let bundle = gate.store().artifact(run.id, BUNDLE).await.map_err(|e| mishap::store(&e))?;
+    let bundle = gate
+        .store()
+        .artifact(run.id, BUNDLE)
+        .await
+        .map_err(|e| mishap::store(&e))?;
     export::unbundle(config, &place.repo.base_git, &live.dir.join(GIT_DIR), &bundle).await?;
     Ok(Some(result))
 }
@@ -85,13 +89,17 @@ async fn read(gate: &Gate, run: &Run) -> Result<Option<Kept>, Failure> {
 }
 
 fn unreadable(why: &dyn std::fmt::Display) -> Failure {
-    Failure::unknown("not_exported", format!("the change that was kept cannot be read back: {why}"))
+    Failure::unknown(
+        "not_exported",
+        format!("the change that was kept cannot be read back: {why}"),
+    )
 }
 
 /// Whether the run has done exactly this already.
 pub(super) async fn was_done(gate: &Gate, run: &Run, action: &Action) -> Result<bool, Failure> {
     let actions = gate.store().actions(run.id).await.map_err(|e| mishap::store(&e))?;
     let digest = action.digest();
-    let done = |record: &stockade_domain::ActionRecord| record.digest == digest && record.outcome == Some(Outcome::Done);
+    let done =
+        |record: &stockade_domain::ActionRecord| record.digest == digest && record.outcome == Some(Outcome::Done);
     Ok(actions.iter().any(done))
 }

@@ -18,7 +18,11 @@ const FILES: usize = 50;
 
 /// The first line of a task as a title.
 pub(crate) fn title(prompt: &str) -> String {
-    let line = prompt.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = prompt
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
     let line = without_references(&readable(line).replace('\t', " "));
     let mut title: String = line.trim().chars().take(TITLE).collect();
     if title.len() < line.trim().len() {
@@ -33,11 +37,11 @@ pub(crate) fn title(prompt: &str) -> String {
 
 /// What the run was asked, what the agent says, and what changed.
 pub(super) fn body(run: &Run, result: &RunResult) -> String {
-    let mut body = format!(
-        "Made by run `{}` of Stockade, by the agent {}.\n",
-        run.id,
-        quoted(&run.spec.agent.name)
-    );
+    written(&run.id.to_string(), &run.spec.agent.name, &run.spec.prompt, result)
+}
+
+fn written(run: &str, agent: &str, task: &str, result: &RunResult) -> String {
+    let mut body = format!("Made by run `{run}` of Stockade, by the agent {}.\n", quoted(agent));
     let mut part = |name: &str, content: &str| {
         let content = readable(content);
         let content = text::clip(content.trim(), BLOCK).0;
@@ -46,7 +50,7 @@ pub(super) fn body(run: &Run, result: &RunResult) -> String {
             body.push_str(&format!("\n**{name}**\n\n{fence}text\n{content}\n{fence}\n"));
         }
     };
-    part("The task", &run.spec.prompt);
+    part("The task", task);
     part("What the agent says", &result.summary);
     part("What changed", &files(result));
     body
@@ -72,7 +76,10 @@ fn files(result: &RunResult) -> String {
 
 /// A name as inline code that it cannot end.
 fn quoted(name: &str) -> String {
-    let plain: String = readable(name).chars().filter(|c| !matches!(c, '`' | '\n' | '\t')).collect();
+    let plain: String = readable(name)
+        .chars()
+        .filter(|c| !matches!(c, '`' | '\n' | '\t'))
+        .collect();
     format!("`{plain}`")
 }
 
@@ -96,6 +103,7 @@ pub(crate) fn without_references(text: &str) -> String {
             continue;
         }
         match (c, next) {
+            // In an address for mail as well: a name begins behind any sign.
             ('@', Some(next)) if next.is_alphanumeric() => {}
             ('#', Some(next)) if next.is_ascii_digit() => {}
             ('-', Some(next)) if next.is_ascii_digit() && out.to_ascii_lowercase().ends_with("gh") => out.push(' '),

@@ -143,7 +143,7 @@ pub(crate) fn is_object_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn remote(text: &str) -> Result<Option<Source>, Failure> {
+pub(super) fn remote(text: &str) -> Result<Option<Source>, Failure> {
     if !text.contains("://") {
         return if looks_like_scp(text) {
             Err(unsupported("ssh"))

@@ -105,6 +105,7 @@ impl World {
             gate: gate.clone(),
             backends: vec![sandbox.clone()],
             images: None,
+            git_hosts: None,
             egress: sessions.clone(),
             door: ModelDoor::new(gate.clone(), Gated::new(Arc::new(wish.answers)), PriceTable::builtin()),
             sealer: key.clone(),
