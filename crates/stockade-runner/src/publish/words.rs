@@ -96,6 +96,7 @@ pub(crate) fn without_references(text: &str) -> String {
     let mut at = 0;
     while let Some(&c) = chars.get(at) {
         let next = chars.get(at + 1).copied();
+        let inside = at > 0 && chars[at - 1].is_alphanumeric();
         let rest: String = chars[at..].iter().take(8).collect::<String>().to_ascii_lowercase();
         let scheme = ["https://", "http://"].iter().find(|scheme| rest.starts_with(**scheme));
         if let Some(scheme) = scheme {
@@ -103,8 +104,7 @@ pub(crate) fn without_references(text: &str) -> String {
             continue;
         }
         match (c, next) {
-            // In an address for mail as well: a name begins behind any sign.
-            ('@', Some(next)) if next.is_alphanumeric() => {}
+            ('@', Some(next)) if next.is_alphanumeric() && !inside => {}
             ('#', Some(next)) if next.is_ascii_digit() => {}
             ('-', Some(next)) if next.is_ascii_digit() && out.to_ascii_lowercase().ends_with("gh") => out.push(' '),
             _ => out.push(c),

@@ -11,7 +11,7 @@ fn a_title_calls_nobody_and_closes_nothing() {
             "closes https://git.example/o/r/issues/3",
             "closes git.example/o/r/issues/3",
         ),
-        ("mail me@example.org # now - 3", "mail meexample.org # now - 3"),
+        ("mail me@example.org # now - 3", "mail me@example.org # now - 3"),
         ("a\tb\u{202e}c\u{7}", "a bc"),
         (" \n", "Change made by an agent"),
     ] {
