@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Pause before a server that did not answer is asked again.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(500);
 /// Changed files that the action of a pull request names.
 const FILES_SHOWN: usize = 100;
 
@@ -45,6 +45,13 @@ pub(crate) struct Publishing<'a> {
     pub(crate) live: &'a Live,
     pub(crate) place: &'a Place,
     pub(crate) result: &'a RunResult,
+}
+
+/// A pull request that may be opened.
+struct Asked<'a> {
+    host: &'a GitHost,
+    draft: PullRequestDraft,
+    admitted: Admitted<kind::Export>,
 }
 
 /// The branch a pull request goes into.
@@ -82,10 +89,15 @@ impl Publishing<'_> {
             ..Publication::default()
         };
         let work = async {
-            self.push(&mut done).await?;
-            match &plan.pull_request {
-                Some(wanted) => self.pull_request(wanted, &mut done).await,
-                None => Ok(()),
+            // Asked before anything leaves: who says no to a pull request wants no branch either.
+            let asked = match &plan.pull_request {
+                Some(wanted) => Some(self.ask(wanted).await?),
+                None => None,
+            };
+            let pushed = self.push(&mut done).await;
+            match asked {
+                Some(asked) => self.pull_request(asked, pushed, &mut done).await,
+                None => pushed,
             }
         };
         let ended = tokio::select! {
@@ -183,15 +195,29 @@ impl Publishing<'_> {
         }
     }
 
-    async fn pull_request(&self, wanted: &PullRequestPlan, done: &mut Publication) -> Result<(), Failure> {
+    /// Asks whether the pull request may be opened: everything the server will be sent, and what it is about.
+    async fn ask(&self, wanted: &PullRequestPlan) -> Result<Asked<'_>, Failure> {
         let host = self.run().spec.git_host.as_ref();
         let host = host.ok_or_else(|| Failure::terminal("no_api", "the repository is at no git host with an API"))?;
         let draft = self.draft(host, wanted).await?;
-        let api = host.api_url.as_deref().unwrap_or_default();
-        let mut action = draft.action(api);
+        let mut action = draft.action(host.api_url.as_deref().unwrap_or_default());
         action.args["change"] = self.summary();
         let admitted = self.admitted(action).await?;
-        let opened = self.open(host, &draft).await;
+        Ok(Asked { host, draft, admitted })
+    }
+
+    /// Opens the pull request that was asked about, once its branch is there.
+    async fn pull_request(
+        &self,
+        asked: Asked<'_>,
+        pushed: Result<(), Failure>,
+        done: &mut Publication,
+    ) -> Result<(), Failure> {
+        let Asked { host, draft, admitted } = asked;
+        let opened = match pushed {
+            Ok(()) => self.open(host, &draft).await,
+            Err(failure) => Err(failure),
+        };
         let details = opened.as_ref().map_or_else(|_| json!({}), |opened| json!(opened));
         settle(admitted, &opened, details).await?;
         let opened = opened?;

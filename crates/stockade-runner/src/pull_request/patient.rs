@@ -12,7 +12,7 @@ use stockade_domain::Timestamp;
 use stockade_ports::{Clock, ForgeError, ForgeHttp};
 
 /// How often a request is sent.
-const TRIES: u32 = 4;
+const TRIES: u32 = 3;
 /// The longest pause that is waited for; a longer one is the end for now.
 const LONGEST: Duration = Duration::from_secs(90);
 
