@@ -14,7 +14,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use stockade_api::{
-    domain::{RunState, run::RunResult},
+    domain::run::RunResult,
     v1::DecideApproval,
 };
 
@@ -22,7 +22,7 @@ use crate::support::{
     forge::{Forge, TOKEN, branch_of},
     program, receipt,
     server::{Server, announced, first_run},
-    story::{Story, text},
+    story::Story,
 };
 
 fn write(say: &str) -> Value {
@@ -80,8 +80,12 @@ async fn result(server: &Server, story: &mut Story, run: stockade_api::domain::R
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_private_repository_ends_as_a_pull_request() {
-    let look = "cat README; cat .git/config; env | base64 -w0; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | base64 -w0; \
-                grep -ral canary-forge / --exclude-dir=proc --exclude-dir=sys 2>/dev/null";
+    // The pattern finds the token and not itself; the second one is the token in base64.
+    let look = "cat README; git config --list --local
+        seek() { echo \"$1 $(tr '\\0' '\\n' | grep -a -c -e 'canary-for[g]e-token' -e 'Y2FuYXJ5LWZvcmdlLXRva2V[u]')\"; }
+        cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | seek processes
+        find /workspace /tmp /home /root /etc /run /var -type f -exec cat {} + 2>/dev/null | seek files
+        printf %s%s canary-forge -token | seek control";
     let forge = Forge::new(json!([
         { "say": "I look.", "call": [{ "tool": "bash", "input": { "command": look } }] },
         { "say": "I write.", "call": [{ "tool": "write_file", "input": { "path": "new.txt", "content": "new\n" } }] },
@@ -219,10 +223,10 @@ async fn a_private_repository_ends_as_a_pull_request() {
     );
     assert_silent("a command line", &processes);
     let output = story.outputs();
-    assert!(output.contains("hello"), "the control: {output}");
+    for words in ["hello", "processes 0", "files 0", "control 1"] {
+        assert!(output.contains(words), "'{words}' is not in: {output}");
+    }
     assert_silent("the sandbox", &output);
-    let blobs = output.split_whitespace().filter_map(|word| STANDARD.decode(word).ok());
-    blobs.for_each(|blob| assert_silent("the sandbox's environment", &String::from_utf8_lossy(&blob)));
     for (place, text) in [
         ("the story", story.to_string()),
         ("the receipt", predicate.to_string()),
@@ -292,7 +296,7 @@ async fn what_cannot_be_published_is_refused_before_anything_begins() {
             vec!["--repo", "https://elsewhere.example/o/r", "--pr"],
             "at no git host",
         ),
-        (vec!["--repo", "octo/hello", "--pr", "--pr-base", "-x"], "base"),
+        (vec!["--repo", "octo/hello", "--pr", "--pr-base=-x"], "base"),
         (vec!["--repo", "octo/hello", "--pr-title", "x"], "--pr"),
     ] {
         let mut all = vec!["run", "x"];

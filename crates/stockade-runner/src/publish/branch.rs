@@ -101,3 +101,7 @@ impl Push<'_> {
         Ok(answer.line() == format!("{}\t{name}", self.commit))
     }
 }
+
+#[cfg(test)]
+#[path = "branch_tests.rs"]
+mod tests;

@@ -97,16 +97,6 @@ impl Forge {
         (!id.is_empty()).then_some(id)
     }
 
-    /// Makes a branch on the server that stands at the default one.
-    pub(crate) fn occupy(&self, name: &str) {
-        let made = Command::new("git")
-            .arg("--git-dir")
-            .arg(self.bare())
-            .args(["update-ref", &format!("refs/heads/{name}"), "refs/heads/main"])
-            .status();
-        assert!(made.unwrap().success());
-    }
-
     /// How often something was pushed.
     pub(crate) fn pushes(&self) -> usize {
         let seen = self.git.seen();
