@@ -97,12 +97,14 @@ problem_codes! {
     ModelRequired = "model_required", 422, "No model is named";
     /// A limit is out of range; `field` says which.
     InvalidLimits = "invalid_limits", 422, "A limit is out of range";
-    /// The environment puts a secret into requests that the team has not set; `missing` lists them.
-    MissingSecret = "missing_secret", 422, "A secret of the environment is not set";
+    /// The environment or the repository's git host needs a secret that the team has not set; `missing` lists them.
+    MissingSecret = "missing_secret", 422, "A secret that the run needs is not set";
     /// The agent's rules or the environment do not compile.
     InvalidPolicy = "invalid_policy", 422, "The policy does not compile";
     /// The repository cannot be used.
     Repository = "repository", 422, "The repository cannot be used";
+    /// The change could not be pushed, or no pull request opened, where the repository is; `field` says which.
+    Unpublishable = "unpublishable", 422, "The change cannot be published there";
     /// The arguments of this action cannot be edited.
     NotEditable = "not_editable", 422, "The arguments of this action cannot be edited";
     /// A fault of the gateway; `instance` finds it in the log.

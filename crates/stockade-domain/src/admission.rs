@@ -1,6 +1,9 @@
 //! Admission: the one decision about an action, taken by a store inside the transaction
 //! that writes it down.
 //!
+//! A run may act while its agent works or waits. While its sandbox is prepared it may use a credential, for
+//! the repository: nothing else is wanted from outside then.
+//!
 //! The order matters and is part of the contract: a run that may not act, another policy,
 //! the policy's refusal, a stored decision of a person, a loop, the policy's question, the
 //! budget. A stored approval is consumed only when the budget also says yes.
@@ -86,7 +89,8 @@ pub struct AdmitDecision {
 /// Decides about an action.
 pub fn decide(request: &AdmitRequest, facts: &AdmitFacts) -> AdmitDecision {
     let draft = Draft { request, facts };
-    if !facts.machine.may_act() {
+    let hosts_own = facts.machine.is_preparing() && request.action.kind == ActionKind::Credential;
+    if !facts.machine.may_act() && !hosts_own {
         let state = facts.machine.state.as_str();
         return draft.deny(
             "stockade.run_state",
@@ -103,6 +107,10 @@ pub fn decide(request: &AdmitRequest, facts: &AdmitFacts) -> AdmitDecision {
     }
     if request.policy.verdict == Verdict::Deny {
         return draft.deny(&request.policy.rule, &request.policy.reason, None);
+    }
+    if hosts_own && request.policy.verdict != Verdict::Allow {
+        let reason = "a rule asks a person about this, and nobody can be asked before the agent has begun";
+        return draft.deny("stockade.run_state", reason, None);
     }
     if let Some(approval) = facts
         .approvals

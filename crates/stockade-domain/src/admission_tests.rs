@@ -218,3 +218,37 @@ fn a_run_that_is_not_working_admits_nothing() {
         );
     }
 }
+
+#[test]
+fn while_the_sandbox_is_prepared_a_credential_may_be_used_and_nothing_else() {
+    let mut preparing = facts();
+    preparing.machine.state = RunState::Provisioning;
+    let credential = |verdict| AdmitRequest {
+        action: Action {
+            kind: ActionKind::Credential,
+            ..action("fetch")
+        },
+        ..request(verdict)
+    };
+    let said = |request: &AdmitRequest, facts: &AdmitFacts| {
+        let decision = decide(request, facts);
+        (decision.record.verdict, decision.record.rule)
+    };
+    let state = (Verdict::Deny, "stockade.run_state".to_owned());
+    assert_eq!(
+        said(&credential(Verdict::Allow), &preparing),
+        (Verdict::Allow, "r".to_owned())
+    );
+    assert_eq!(
+        said(&credential(Verdict::Hold), &preparing),
+        state,
+        "nobody can be asked"
+    );
+    assert_eq!(said(&request(Verdict::Allow), &preparing), state, "a tool");
+    preparing.machine.attached = false;
+    assert_eq!(
+        said(&credential(Verdict::Allow), &preparing),
+        state,
+        "nobody prepares it"
+    );
+}

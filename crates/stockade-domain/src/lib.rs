@@ -43,7 +43,10 @@ pub use environment::{AddressException, Environment, NetworkLevel, SandboxLimits
 pub use event::{Event, EventType, NewEvent};
 pub use failure::{Failure, FailureClass};
 pub use file_rules::{FileRules, PathPattern, PatternError};
-pub use git::{ObjectId, PullRequestDraft, RefName, RefPrefix, RefRules, RefUpdate, RepoSlug};
+pub use git::{
+    GitHost, HostCredential, ObjectId, OpenPullRequest, Publication, PublishPlan, PullRequestDraft, PullRequestPlan,
+    RefName, RefPrefix, RefRules, RefUpdate, RepoSlug,
+};
 pub use id::{ActionId, ApprovalId, RunId, TaskId, TeamId, TokenId};
 pub use machine::{Command, Machine, RunInput, RunState, Step};
 pub use run::{Limits, RepoSpec, Run, RunResult, RunSpec, SnapshotPlan};

@@ -202,6 +202,12 @@ impl Machine {
     pub fn may_act(&self) -> bool {
         self.attached && self.cancelling.is_none() && matches!(self.state, RunState::Running | RunState::Waiting)
     }
+
+    /// Whether its sandbox is being prepared. Nothing of the agent's runs yet; what is done is done by
+    /// the host, such as reading the repository, and no person can be asked.
+    pub fn is_preparing(&self) -> bool {
+        self.attached && self.cancelling.is_none() && self.state == RunState::Provisioning
+    }
 }
 
 /// Advances a run.
@@ -224,7 +230,10 @@ pub fn step(machine: &Machine, input: RunInput) -> Result<Step, IllegalInput> {
         RunInput::ApprovalOpened(id) if machine.may_act() => Ok(approval_opened(machine, id)),
         RunInput::ApprovalClosed(id) if machine.open.contains(&id) => Ok(approval_closed(machine, id)),
         RunInput::AgentFinished if machine.may_act() => Ok(agent_finished(machine)),
-        RunInput::Exported(result) if machine.attached && machine.state == RunState::Running => {
+        // Also while a question about publishing it is open: the change is out, and the time is over.
+        RunInput::Exported(result)
+            if machine.attached && matches!(machine.state, RunState::Running | RunState::Waiting) =>
+        {
             Ok(completed(machine, result))
         }
         RunInput::Fail(failure) => Ok(failed(machine, failure)),
@@ -353,10 +362,11 @@ fn ended(machine: &Machine, state: RunState, event: NewEvent) -> Step {
 }
 
 fn completed(machine: &Machine, result: RunResult) -> Step {
-    let event = NewEvent::new(
-        EventType::RunCompleted,
-        json!({ "summary": result.summary, "files_changed": result.files.len(), "branch": result.branch }),
-    );
+    let mut data = json!({ "summary": result.summary, "files_changed": result.files.len(), "branch": result.branch });
+    if let Some(publication) = &result.publication {
+        data["publication"] = json!(publication);
+    }
+    let event = NewEvent::new(EventType::RunCompleted, data);
     Step {
         result: Some(result),
         ..ended(machine, RunState::Completed, event)

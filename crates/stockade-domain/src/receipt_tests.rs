@@ -29,6 +29,8 @@ fn run() -> Run {
             model: "m".into(),
             backend: "native".into(),
             snapshot: SnapshotPlan::default(),
+            git_host: None,
+            publish: None,
             limits: Limits::default(),
             policy_version: Digest::ZERO,
         },

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AgentSpec, Budget, BudgetLimits, Digest, Environment, Failure, LimitsPatch, Machine, RunId, RunState, TaskId,
-    TeamId, Timestamp,
+    AgentSpec, Budget, BudgetLimits, Digest, Environment, Failure, GitHost, LimitsPatch, Machine, Publication,
+    PublishPlan, RunId, RunState, TaskId, TeamId, Timestamp,
 };
 
 /// The repository a task is about.
@@ -109,6 +109,12 @@ pub struct RunSpec {
     /// What happens to the sandbox's writable layer before and after.
     #[serde(default, skip_serializing_if = "SnapshotPlan::is_default")]
     pub snapshot: SnapshotPlan,
+    /// The git server that the repository is at, where the installation has named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git_host: Option<GitHost>,
+    /// What becomes of the change outside; without it, it is only kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<PublishPlan>,
     /// The limits.
     pub limits: Limits,
     /// Digest of the compiled policy; an approval made under another one is void.
@@ -151,6 +157,9 @@ pub struct RunResult {
     /// Limits of the sandbox that the run met on its way, for example `pids=64`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits_hit: Vec<String>,
+    /// What became of the change outside, where that was asked for and there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publication: Option<Publication>,
 }
 
 /// One attempt at a task.

@@ -26,7 +26,11 @@ impl Scope {
         Ok(Self {
             run: run.id,
             lease,
-            policy: Arc::new(policy.for_run(run.id, repository)),
+            policy: Arc::new(
+                policy
+                    .for_run(run.id, repository)
+                    .with_git_host(run.spec.git_host.clone()),
+            ),
         })
     }
 

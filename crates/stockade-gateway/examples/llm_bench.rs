@@ -153,6 +153,8 @@ async fn claimed_run(store: &dyn Store) -> RunIdentity {
         model: "bench".into(),
         backend: "native".into(),
         snapshot: SnapshotPlan::default(),
+        git_host: None,
+        publish: None,
         limits: Limits {
             budget: BudgetLimits::default(),
             ..Limits::default()

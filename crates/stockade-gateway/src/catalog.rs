@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use stockade_domain::{AgentSpec, Environment, Failure, Limits, RepoSpec, RunSpec, Wire};
+use stockade_domain::{AgentSpec, Environment, Failure, GitHost, Limits, RepoSpec, RunSpec, Wire};
 
 /// Whether an agent can run here: installed, and its wire answered by the provider.
 pub type AgentCheck = Arc<dyn Fn(&AgentSpec) -> Result<(), Failure> + Send + Sync>;
@@ -30,6 +30,8 @@ pub struct Catalog {
     pub wires: Vec<Wire>,
     /// Sandbox backends; the first is the default.
     pub backends: Vec<String>,
+    /// Git servers that the operator has named.
+    pub git_hosts: Vec<GitHost>,
     /// Limits under those of the agent and the request.
     pub limits: Limits,
     /// Whether an agent can run here.

@@ -13,6 +13,7 @@ use stockade_policy::{Policy, PolicyError};
 use crate::{
     App, Catalog,
     error::{Answer, Refusal, refuse},
+    publish,
 };
 
 /// The longest any single time limit may be, in seconds: 30 days.
@@ -37,6 +38,10 @@ pub(crate) fn freeze(catalog: &Catalog, prompt: String, repo: Option<RepoSpec>, 
     }
     (catalog.agent_check)(&agent).map_err(|failure| unavailable(&agent, failure))?;
     let model = model(catalog, &agent, wanted.model)?;
+    let git_host = publish::host_of(catalog, repo.as_ref());
+    if let Some(plan) = &wanted.publish {
+        publish::check(plan, repo.as_ref(), git_host.as_ref())?;
+    }
     let spec = RunSpec {
         prompt,
         repo,
@@ -45,6 +50,8 @@ pub(crate) fn freeze(catalog: &Catalog, prompt: String, repo: Option<RepoSpec>, 
         model,
         backend,
         snapshot: wanted.snapshot,
+        git_host,
+        publish: wanted.publish,
         limits,
         policy_version: policy.version(),
     };
@@ -245,6 +252,6 @@ pub(crate) fn no_run_options(wanted: &CreateRun) -> Answer<()> {
     }
     Err(refuse(
         ProblemCode::InvalidBody,
-        "agent, environment, model, backend, limits and snapshot belong to a run; leave them out where run is false",
+        "agent, environment, model, backend, limits, snapshot and publish belong to a run; leave them out where run is false",
     ))
 }

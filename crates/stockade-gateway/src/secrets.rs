@@ -8,7 +8,7 @@ use stockade_api::{
     Problem, ProblemCode,
     v1::{Page, Secret},
 };
-use stockade_domain::{Environment, SecretName, TeamId};
+use stockade_domain::{RunSpec, SecretName, TeamId};
 use stockade_ports::{MAX_SECRET_BYTES, SecretError, SecretInfo, SecretValue};
 
 use crate::{
@@ -46,9 +46,13 @@ fn named(text: &str) -> Answer<SecretName> {
     name.map_err(|error| Problem::new(ProblemCode::InvalidName, error.to_string()).into())
 }
 
-/// Whether the team has set every secret that an environment puts into requests.
-pub(crate) async fn insist(app: &App, team: TeamId, environment: &Environment) -> Answer<()> {
-    if environment.credentials.is_empty() {
+/// Whether the team has set every secret that a run needs: those its environment puts into requests, and the one
+/// that opens the server of its repository.
+pub(crate) async fn insist(app: &App, team: TeamId, spec: &RunSpec) -> Answer<()> {
+    let of_host = spec.git_host.as_ref().and_then(|host| host.credential.as_ref());
+    let bound = spec.environment.credentials.iter().map(|binding| &binding.secret);
+    let named: BTreeSet<&SecretName> = bound.chain(of_host.map(|credential| &credential.secret)).collect();
+    if named.is_empty() {
         return Ok(());
     }
     let set: BTreeSet<SecretName> = app
@@ -58,7 +62,6 @@ pub(crate) async fn insist(app: &App, team: TeamId, environment: &Environment) -
         .into_iter()
         .map(|info| info.name)
         .collect();
-    let named: BTreeSet<&SecretName> = environment.credentials.iter().map(|c| &c.secret).collect();
     let missing: Vec<&str> = named
         .iter()
         .filter(|name| !set.contains(**name))
@@ -68,15 +71,24 @@ pub(crate) async fn insist(app: &App, team: TeamId, environment: &Environment) -
         None => Ok(()),
         Some(first) => Err(Problem::new(
             ProblemCode::MissingSecret,
-            format!(
-                "environment '{}' needs secrets that are not set: {}",
-                environment.name,
-                missing.join(", ")
-            ),
+            format!("{} that are not set: {}", who(spec, first), missing.join(", ")),
         )
         .with_hint(format!("set them, as in: stockade secret set {first}"))
         .with("missing", missing)
         .into()),
+    }
+}
+
+/// Who needs the first secret that is missing.
+fn who(spec: &RunSpec, missing: &str) -> String {
+    let bound = spec
+        .environment
+        .credentials
+        .iter()
+        .any(|c| c.secret.as_str() == missing);
+    match &spec.git_host {
+        Some(host) if !bound => format!("the git host '{}' needs secrets", host.name),
+        _ => format!("environment '{}' needs secrets", spec.environment.name),
     }
 }
 

@@ -36,10 +36,11 @@ pub(crate) async fn create(
         backend: task.backend,
         limits: task.limits,
         snapshot: task.snapshot,
+        publish: task.publish,
     };
     let run = if task.run {
         let spec = freeze::freeze(&app.catalog, task.prompt.clone(), repo.clone(), wanted)?;
-        secrets::insist(&app, caller.team, &spec.environment).await?;
+        secrets::insist(&app, caller.team, &spec).await?;
         Some(new_run(&app, spec))
     } else {
         freeze::no_run_options(&wanted)?;
@@ -68,7 +69,7 @@ pub(crate) async fn create_run(
 ) -> Answer<Response> {
     let task = app.store.task(caller.team, id).await?;
     let spec = freeze::freeze(&app.catalog, task.prompt, task.repo.clone(), wanted)?;
-    secrets::insist(&app, caller.team, &spec.environment).await?;
+    secrets::insist(&app, caller.team, &spec).await?;
     check_repo(&app, task.repo.as_ref()).await?;
     let run = new_run(&app, spec);
     let created = app.store.create_run(caller.team, id, run, key, app.clock.now()).await?;

@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod credentials;
 pub mod egress;
 mod explain;
 pub mod fault;

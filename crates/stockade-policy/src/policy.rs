@@ -4,18 +4,17 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use stockade_domain::{
-    Action, ActionKind, AgentSpec, CredentialBinding, Digest, Environment, NetworkLevel, PolicyVerdict, Verdict,
-    digest_of,
+    Action, ActionKind, AgentSpec, Digest, Environment, NetworkLevel, PolicyVerdict, Verdict, digest_of,
 };
 
 use crate::{
     address::AddressVerdict,
+    credentials::Credentials,
     egress::{Bounds, EgressRules, Judged, Protocol, Question, Request, allow, deny, is_infrastructure},
     fault::Fault,
     files::FilePolicy,
     git::{GIT_HOSTS, GitOver, strictest},
     host::{Host, host_and_port},
-    pattern,
     rules::{AgentRules, Narrowed},
     target::RequestPath,
     trusted::{TRUSTED, TRUSTED_VERSION},
@@ -56,8 +55,7 @@ pub struct Policy {
     egress: EgressRules,
     files: FilePolicy,
     pub(crate) git: GitOver,
-    /// Secrets and the hosts they are bound to.
-    credentials: Vec<(String, Vec<String>)>,
+    pub(crate) credentials: Credentials,
     version: Digest,
 }
 
@@ -84,7 +82,7 @@ impl Policy {
             egress,
             files,
             git,
-            credentials: environment.credentials.iter().map(bound).collect(),
+            credentials: Credentials::of(environment),
         })
     }
 
@@ -102,7 +100,7 @@ impl Policy {
         let git = self.git.judge(action);
         let files = match action.kind {
             ActionKind::Egress if git.is_none() => return self.evaluate_egress(action),
-            ActionKind::Credential => return self.evaluate_credential(action),
+            ActionKind::Credential => return self.credentials.judge(action, &self.rules),
             ActionKind::Tool | ActionKind::Permission => self.files.judge_write(action),
             ActionKind::Export => self.files.judge_export(action),
             ActionKind::Egress | ActionKind::Model => None,
@@ -159,22 +157,6 @@ impl Policy {
     pub fn bounds(&self, action: &Action) -> Bounds {
         let bounds = Asked::read(action).map(|asked| self.egress.judge(&asked.host, &asked.question()).bounds());
         bounds.unwrap_or_default()
-    }
-
-    /// A secret goes where the environment binds it, and an agent's rule may narrow that.
-    fn evaluate_credential(&self, action: &Action) -> PolicyVerdict {
-        let bound = text(action, "secret")
-            .zip(text(action, "host"))
-            .is_some_and(|(secret, host)| {
-                let of_secret = self.credentials.iter().filter(|(name, _)| name == secret);
-                let mut hosts = of_secret.flat_map(|(_, hosts)| hosts);
-                hosts.any(|pattern| pattern::matches(pattern, host))
-            });
-        if !bound {
-            return default_verdict(ActionKind::Credential);
-        }
-        let own = self.rules.verdict(action);
-        own.unwrap_or_else(|| allow("env.credential", "the environment binds this secret to this host"))
     }
 
     fn evaluate_egress(&self, action: &Action) -> PolicyVerdict {
@@ -456,13 +438,7 @@ fn version(agent: &AgentSpec, environment: &Environment, files: &FilePolicy) -> 
     }))
 }
 
-/// A secret and the hosts it is bound to, without their ports: which of them the Guard looks at.
-fn bound(binding: &CredentialBinding) -> (String, Vec<String>) {
-    let host = |written: &String| written.split(':').next().unwrap_or_default().to_owned();
-    (binding.secret.to_string(), binding.hosts.iter().map(host).collect())
-}
-
-fn default_verdict(kind: ActionKind) -> PolicyVerdict {
+pub(crate) fn default_verdict(kind: ActionKind) -> PolicyVerdict {
     let (verdict, reason) = match kind {
         ActionKind::Tool => (Verdict::Allow, "tools run inside the sandbox"),
         ActionKind::Model => (Verdict::Allow, "model calls go through the gateway"),

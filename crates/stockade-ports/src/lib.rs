@@ -14,7 +14,7 @@
 //! | [`Images`] | runner | the image store |
 //! | [`Egress`] | runner | guard |
 //! | [`PushInspector`] | guard | runner |
-//! | [`ForgeHttp`] | runner | the binary |
+//! | [`GitHosts`], [`ForgeHttp`] | runner | the binary |
 //! | [`Internal`] | guard | gateway |
 //! | [`ModelProvider`] | gate | upstream HTTP, scripted, replay |
 //! | [`Secrets`] | gateway, guard | the vault, over the store |
@@ -35,6 +35,7 @@ pub mod egress;
 pub mod engine;
 pub mod forge;
 pub mod git;
+pub mod git_hosts;
 pub mod image;
 pub mod ledger;
 pub mod model;
@@ -52,6 +53,7 @@ pub use egress::{
 pub use engine::{Activities, Engine, EngineError};
 pub use forge::{ForgeError, ForgeHttp};
 pub use git::{GitPlace, Inspected, PackBytes, PushInspector, PushToInspect, Quarantine};
+pub use git_hosts::{GitHosts, GitLogin, HostVisit};
 pub use image::{Collected, ImageError, Images, PullProgress};
 pub use model::{ModelError, ModelProvider, ModelRequest, ModelResponse, wire_error};
 pub use sandbox::{

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ed25519_dalek::SigningKey;
-use stockade_gate::{Gate, model::ModelDoor};
-use stockade_ports::{Egress, Images, Sandbox};
+use stockade_gate::{Gate, Gated, kind, model::ModelDoor};
+use stockade_ports::{Egress, GitHosts, Images, Sandbox};
 
 /// Origin under which sandboxes reach the model gateway.
 pub const LLM_URL: &str = "http://llm.stockade.internal";
@@ -19,6 +19,8 @@ pub struct RunnerParts {
     pub images: Option<Arc<dyn Images>>,
     /// Serves their boundaries.
     pub egress: Arc<dyn Egress>,
+    /// Opens git hosts with the operator's credentials; without it only what everybody may do works.
+    pub git_hosts: Option<Gated<kind::Credential, dyn GitHosts>>,
     /// The built-in loop's way to models.
     pub door: ModelDoor,
     /// Signs receipts.

@@ -1,9 +1,10 @@
 //! Git on the host, hardened: it reads no configuration but ours, runs no hook, asks
 //! nobody, and speaks only the one protocol it was started for.
 
-use std::{ffi::OsStr, io::Write as _, path::Path, process::Stdio, time::Duration};
+use std::{ffi::OsStr, io::Write as _, os::unix::ffi::OsStrExt as _, path::Path, process::Stdio, time::Duration};
 
 use stockade_domain::Failure;
+use stockade_ports::GitLogin;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     process::Command,
@@ -63,6 +64,7 @@ pub(crate) struct Git {
     limit: u64,
     timeout: Duration,
     what: String,
+    login: Option<GitLogin>,
 }
 
 impl Git {
@@ -89,7 +91,26 @@ impl Git {
             limit: 16 << 20,
             timeout: config.clone_timeout,
             what: what.to_owned(),
+            login: None,
         }
+    }
+
+    /// Opens the server with a credential.
+    ///
+    /// It stands in the environment of this one process, not on its command line and in no file.
+    /// Redirects are not followed, so no other server gets it; that also turns off the alternates
+    /// of git's older HTTP protocol (git-config(1), `http.followRedirects`).
+    pub(crate) fn login(mut self, login: Option<&GitLogin>) -> Self {
+        let Some(login) = login else { return self };
+        let header = [b"Authorization: ", login.authorization().expose()].concat();
+        self.command
+            .env("GIT_CONFIG_COUNT", "2")
+            .env("GIT_CONFIG_KEY_0", "http.extraHeader")
+            .env("GIT_CONFIG_VALUE_0", OsStr::from_bytes(&header))
+            .env("GIT_CONFIG_KEY_1", "http.followRedirects")
+            .env("GIT_CONFIG_VALUE_1", "false");
+        self.login = Some(login.clone());
+        self
     }
 
     /// Adds arguments.
@@ -193,7 +214,10 @@ impl Git {
         Ok(Answer {
             ok: status.success(),
             stdout,
-            stderr,
+            stderr: match &self.login {
+                Some(login) => login.clean(&stderr),
+                None => stderr,
+            },
         })
     }
 }
@@ -260,8 +284,15 @@ pub(crate) fn failure(what: &str, stderr: &str) -> Failure {
         "error: 401",
         "error: 403",
     ]) {
-        return Failure::terminal("unauthorized", message)
-            .with_hint("clone the repository where you have access and name the clone's path instead");
+        return Failure::terminal("unauthorized", message).with_hint(
+            "a private repository needs its server under 'git: hosts:' in the configuration, with a 'credential' \
+                 that may do this; or clone it where you have access and name the clone's path",
+        );
+    }
+    if says(&["error: 301", "error: 302", "error: 303", "error: 307", "error: 308"]) {
+        return Failure::terminal("repo_moved", message).with_hint(
+            "the repository has another address now; a credential follows no redirect, so use that address",
+        );
     }
     if says(&[
         "does not appear to be a git repository",

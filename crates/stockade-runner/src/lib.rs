@@ -7,6 +7,7 @@
 //! 2. `drive`: the built-in loop, whose model calls stay in this process while its tools run
 //!    inside; or a harness inside that speaks the Agent Client Protocol.
 //! 3. `export`: a patch comes out, untrusted, and becomes a commit on a pristine copy.
+//!    Where that is asked for, it is pushed and a pull request is opened, by the host, once the sandbox is gone.
 //! 4. `cleanup` and `seal`: the sandbox ends with its run, and the receipt is signed.
 //!
 //! Nothing here decides anything: every tool, question and export asks the gate.
@@ -21,6 +22,7 @@ mod config;
 mod export;
 mod git;
 mod harness;
+mod hosts;
 mod inbox;
 mod keep;
 mod limits;
@@ -30,6 +32,7 @@ mod narrator;
 mod profiles;
 mod progress;
 mod provision;
+mod publish;
 mod pull_request;
 mod pulse;
 mod push;
@@ -44,7 +47,7 @@ pub use config::{LLM_URL, RunnerConfig, RunnerParts};
 pub use export::{BUNDLE, PATCH};
 pub use harness::{Missing, installed};
 pub use profiles::profiles;
-pub use pull_request::{PullRequest, open_pull_request};
+pub use pull_request::open_pull_request;
 pub use push::PushInspection;
 pub use repo::check_repo;
 pub use runner::Runner;

@@ -2,11 +2,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use stockade_domain::{Failure, RunId};
 use stockade_gate::{Gate, Scope};
+use stockade_policy::files::ExportedFile;
 use stockade_ports::{EgressSession, GitPlace, LimitHit, SandboxHandle, Trust};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +26,8 @@ pub(crate) struct Live {
     egress: Mutex<Option<Arc<dyn EgressSession>>>,
     summary: Mutex<String>,
     limits: Mutex<Vec<LimitHit>>,
+    left: AtomicBool,
+    facts: Mutex<Vec<ExportedFile>>,
 }
 
 /// What provisioning made.
@@ -45,6 +51,8 @@ impl Live {
             egress: Mutex::new(None),
             summary: Mutex::new(String::new()),
             limits: Mutex::default(),
+            left: AtomicBool::new(false),
+            facts: Mutex::default(),
         }
     }
 
@@ -96,6 +104,21 @@ impl Live {
     /// Takes the session, to close it.
     pub(crate) fn unguard(&self) -> Option<Arc<dyn EgressSession>> {
         lock(&self.egress).take()
+    }
+
+    /// Keeps what the rules see of the exported files.
+    pub(crate) fn keep_facts(&self, facts: Vec<ExportedFile>) {
+        *lock(&self.facts) = facts;
+    }
+
+    /// What the rules see of the exported files.
+    pub(crate) fn facts(&self) -> Vec<ExportedFile> {
+        lock(&self.facts).clone()
+    }
+
+    /// Whether the sandbox is still to be ended; true for whoever asks first.
+    pub(crate) fn leave(&self) -> bool {
+        !self.left.swap(true, Ordering::SeqCst)
     }
 
     /// What provisioning made, if it did.

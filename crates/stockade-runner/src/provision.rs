@@ -11,10 +11,11 @@ use stockade_ports::{
 };
 
 use crate::{
-    Runner, backend, harness,
+    Runner, RunnerParts, backend, harness,
     live::{Live, Place, fresh_dir},
     mishap,
     progress::Progress,
+    publish,
     repo::{self, Brought},
     trust::Trusting,
 };
@@ -35,8 +36,7 @@ impl Runner {
             }
         };
         fresh_dir(&live.dir).await?;
-        let repo = repo::bring(config, run.spec.repo.as_ref(), &live.dir).await?;
-        repo::name_origin(config, &repo.tree, run.id, &run.spec).await?;
+        let repo = self.repository(run, &scope, live).await?;
         let restore = run.spec.snapshot.from.as_deref();
         let spec = SandboxSpec {
             run: run.id,
@@ -74,6 +74,24 @@ impl Runner {
             .record(&scope, events)
             .await
             .map_err(|e| mishap::store(&e))
+    }
+
+    /// Copies the repository, with the credential of its server where the operator has given one.
+    async fn repository(&self, run: &Run, scope: &Scope, live: &Live) -> Result<Brought, Failure> {
+        let RunnerParts { gate, config, .. } = &self.parts;
+        let spec = run.spec.repo.as_ref();
+        let hosts = self.hosts(gate, run, scope);
+        let repo = match hosts.git("fetch").await? {
+            None => repo::bring(config, spec, None, &live.dir).await?,
+            Some(used) => {
+                let brought = repo::bring(config, spec, Some(&used.lent), &live.dir).await;
+                used.ended(brought).await?
+            }
+        };
+        repo::name_origin(config, &repo.tree, run.id, &run.spec).await?;
+        // Before the agent costs anything.
+        publish::base_of(config, run, &repo).await?;
+        Ok(repo)
     }
 
     /// Hands the boundary to the Guard and measures from inside; only then is there a handle.

@@ -9,15 +9,19 @@ use std::{
 use async_trait::async_trait;
 use serde_json::json;
 use stockade_domain::{AgentKind, EventType, Failure, NewEvent, RepoSpec, Run, RunId, RunResult};
+use stockade_gate::{Gate, Scope};
 use stockade_ports::{Activities, Lease, SandboxError};
 use tokio::sync::OnceCell;
 
 use crate::{
     RunnerConfig, RunnerParts, builtin,
     canary::Canary,
-    export, harness, keep, limits,
+    export, harness,
+    hosts::Hosts,
+    keep, limits,
     live::{Live, Stage, dir_of, remove_dir},
     mishap,
+    publish::{Publishing, resumed},
     pulse::{self, Pulse},
     repo, seal,
 };
@@ -128,11 +132,24 @@ impl Runner {
         done.map_err(|failure| limits::named(failure, &live.limits()))
     }
 
+    /// How a run comes to its git host.
+    pub(crate) fn hosts<'a>(&'a self, gate: &'a Gate, run: &'a Run, scope: &'a Scope) -> Hosts<'a> {
+        Hosts {
+            gate,
+            doors: self.parts.git_hosts.as_ref(),
+            run,
+            scope,
+        }
+    }
+
     /// The change, and the writable layer where it is wanted.
     async fn bring_out(&self, run: &Run, live: &Live) -> Result<RunResult, Failure> {
         let RunnerParts { gate, config, .. } = &self.parts;
         let kept = async {
-            let result = export::export(gate, config, run, live).await?;
+            let result = match resumed::kept(gate, config, run, live).await? {
+                Some(result) => return Ok(result),
+                None => export::export(gate, config, run, live).await?,
+            };
             keep::snapshot(gate, config, run, live).await?;
             Ok(result)
         };
@@ -146,12 +163,39 @@ impl Runner {
         })
     }
 
+    /// Pushes the change and opens the pull request, where that was asked for. The sandbox is gone before: nothing of
+    /// the agent's may still run while a person reads what it did.
+    async fn publish(&self, run: &Run, live: &Live, result: RunResult) -> Result<RunResult, Failure> {
+        let (Some(plan), Some(_)) = (&run.spec.publish, &result.commit) else {
+            return Ok(result);
+        };
+        self.end_place(live).await;
+        let RunnerParts { gate, config, .. } = &self.parts;
+        let place = live.settled()?;
+        let hosts = self.hosts(gate, run, &place.scope);
+        let publication = Publishing {
+            hosts,
+            config,
+            live,
+            place,
+            result: &result,
+        }
+        .publish(plan)
+        .await;
+        Ok(RunResult {
+            publication: Some(publication),
+            ..result
+        })
+    }
+
     /// Closes connections, destroys the sandbox, says so while events may still be appended.
     async fn end_place(&self, live: &Live) {
         if let Some(session) = live.unguard() {
             session.close().await;
         }
-        let Some(place) = live.place() else { return };
+        let Some(place) = live.place().filter(|_| live.leave()) else {
+            return;
+        };
         let destroyed = place.sandbox.destroy().await;
         if let Err(error) = &destroyed {
             tracing::error!(run = %place.scope.run(), %error, "a sandbox was not destroyed whole; the reaper tries again at boot");
@@ -207,6 +251,9 @@ impl Activities for Runner {
         if live.stop.is_cancelled() {
             return Err(mishap::stopped());
         }
+        if resumed::is_kept(&self.parts.gate, run).await? {
+            return Ok(());
+        }
         let done = self.run_agent(run, &live).await;
         // Whatever an agent ends with while it is being stopped, it ends because of that.
         if live.stop.is_cancelled() {
@@ -218,10 +265,11 @@ impl Activities for Runner {
 
     async fn export(&self, run: &Run, _lease: Lease) -> Result<RunResult, Failure> {
         let live = self.live(run.id);
-        tokio::select! {
+        let result = tokio::select! {
             () = live.stop.cancelled() => Err(mishap::stopped()),
             result = Box::pin(self.bring_out(run, &live)) => result,
-        }
+        };
+        Box::pin(self.publish(run, &live, result?)).await
     }
 
     async fn stop(&self, run: RunId) {

@@ -131,9 +131,35 @@ pub(crate) struct RunTask {
     /// Keep the sandbox's writable layer at the end
     #[arg(long)]
     pub(crate) keep_snapshot: bool,
+    #[command(flatten)]
+    pub(crate) publish: Publish,
     /// Start it and return; needs a running `stockade up`
     #[arg(long)]
     pub(crate) detach: bool,
+}
+
+/// What becomes of the change on the server that the repository came from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Publishing")]
+pub(crate) struct Publish {
+    /// Push the change to a branch of its own on the repository's server
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// And open a pull request; a person is asked first, unless the environment says otherwise
+    #[arg(long)]
+    pub(crate) pr: bool,
+    /// Branch the pull request goes into (default: the one the run starts from)
+    #[arg(long, value_name = "BRANCH", requires = "pr")]
+    pub(crate) pr_base: Option<String>,
+    /// Title of the pull request (default: the first line of the task)
+    #[arg(long, value_name = "TEXT", requires = "pr")]
+    pub(crate) pr_title: Option<String>,
+    /// Text of the pull request, in Markdown (default: the task and the agent's summary, quoted)
+    #[arg(long, value_name = "TEXT", requires = "pr")]
+    pub(crate) pr_body: Option<String>,
+    /// Open the pull request as a draft
+    #[arg(long, requires = "pr")]
+    pub(crate) pr_draft: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,7 @@
 //! Git hosts by name: what `--repo owner/name` means.
 
-use serde::{Deserialize, Serialize};
-use stockade_domain::RepoSlug;
+use serde::Deserialize;
+use stockade_domain::{GitHost, RepoSlug};
 use stockade_policy::{RequestTarget, egress::DomainEntry};
 
 use crate::exit::Complaint;
@@ -12,21 +12,6 @@ use crate::exit::Complaint;
 pub(crate) struct GitSettings {
     /// The first is the one that `owner/name` is looked for at.
     pub(crate) hosts: Vec<GitHost>,
-}
-
-/// A git server.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct GitHost {
-    pub(crate) name: String,
-    /// Where repositories are: `url/owner/name.git`.
-    pub(crate) url: String,
-    /// Where its API of GitHub's shape is; without it there are no pull requests.
-    #[serde(default)]
-    pub(crate) api_url: Option<String>,
-    /// Name of the credential for both.
-    #[serde(default)]
-    pub(crate) credential: Option<String>,
 }
 
 impl GitSettings {
@@ -154,6 +139,7 @@ mod tests {
             host("url: 'https://git.example?x'"),
             host("url: 'https://git.example', api_url: 'http://api.example'"),
             host("url: 'https://git.example', token: x"),
+            host("url: 'https://git.example', credential: {secret: bot, kind: {query: {name: token}}}"),
             "hosts: [{name: a, url: 'https://x'}, {name: a, url: 'https://y'}]".to_owned(),
             "hosts: [{name: 'a b', url: 'https://x'}]".to_owned(),
         ] {

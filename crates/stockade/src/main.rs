@@ -11,6 +11,7 @@ mod backends;
 mod cli;
 mod commands;
 mod exit;
+mod git_access;
 mod git_hosts;
 mod keys;
 mod production;

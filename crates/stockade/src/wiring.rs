@@ -18,7 +18,7 @@ use stockade_model::{
     RecordingProvider, ReplayProvider, Script, ScriptedProvider, UpstreamConfig, UpstreamKind, UpstreamProvider,
 };
 use stockade_ports::{
-    Bus, Clock, Engine, ModelError, ModelProvider, ModelRequest, ModelResponse, Secrets, Store, SystemClock,
+    Bus, Clock, Engine, GitHosts, ModelError, ModelProvider, ModelRequest, ModelResponse, Secrets, Store, SystemClock,
     TokenRecord,
 };
 use stockade_runner::{Runner, RunnerConfig, RunnerParts};
@@ -29,6 +29,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use crate::{
     backends,
     exit::Complaint,
+    git_access::OperatorsHosts,
     keys, production,
     settings::{Provider, Settings},
     yaml,
@@ -116,11 +117,11 @@ impl Server {
 }
 
 /// What every role stands on.
-struct Base {
+pub(crate) struct Base {
     store: Arc<dyn Store>,
-    secrets: Arc<dyn Secrets>,
+    pub(crate) secrets: Arc<dyn Secrets>,
     bus: Arc<dyn Bus>,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Base {
@@ -196,6 +197,9 @@ async fn drive(
         backends: backends::all(settings)?,
         images: Some(backends::images(settings)),
         egress: Arc::new(guard),
+        git_hosts: Some(Gated::<kind::Credential, dyn GitHosts>::new(Arc::new(
+            OperatorsHosts::new(base, settings),
+        ))),
         door,
         sealer: keys::signing_key(&settings.state_dir)?,
         config: runner_config(settings),
@@ -288,6 +292,7 @@ fn catalog(settings: &Settings, provider: Option<&dyn ModelProvider>) -> anyhow:
         provider: provider.map(|p| p.name().to_owned()),
         wires,
         backends: settings.sandbox.backends.clone(),
+        git_hosts: settings.git.hosts.clone(),
         limits: settings.limits,
         backend_check: backends::check(settings)?,
         agent_check: Arc::new(move |spec: &AgentSpec| match &spec.kind {

@@ -21,6 +21,8 @@ mod images;
 mod limits;
 mod logs;
 mod production;
+mod publishing;
+mod pull_request;
 mod reach;
 mod redteam;
 mod rootless;

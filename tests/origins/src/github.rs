@@ -2,6 +2,7 @@
 //! the REST API (version 2022-11-28) says about pull requests, errors included.
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -22,6 +23,18 @@ const DOCS: &str = "https://docs.github.com/rest";
 pub struct GitHubServer {
     running: Running,
     pulls: Arc<Mutex<Pulls>>,
+    odd: Arc<Mutex<VecDeque<Odd>>>,
+}
+
+/// What a server does instead of what it should.
+#[derive(Debug, Clone)]
+enum Odd {
+    /// It answers this, and does nothing.
+    Says(u16, Vec<(&'static str, String)>, String),
+    /// It does what it was asked, and its answer is lost on the way.
+    Unheard,
+    /// It takes the request and never answers.
+    Silent,
 }
 
 #[derive(Clone)]
@@ -29,6 +42,7 @@ struct World {
     root: PathBuf,
     token: String,
     pulls: Arc<Mutex<Pulls>>,
+    odd: Arc<Mutex<VecDeque<Odd>>>,
 }
 
 impl GitHubServer {
@@ -39,17 +53,19 @@ impl GitHubServer {
     /// When no port can be had.
     pub async fn start(root: &Path, token: &str) -> std::io::Result<Self> {
         let pulls = Arc::new(Mutex::new(Pulls::default()));
+        let odd = Arc::default();
         let world = World {
             root: root.to_owned(),
             token: token.to_owned(),
             pulls: Arc::clone(&pulls),
+            odd: Arc::clone(&odd),
         };
         let running = start(move |request| {
             let world = world.clone();
-            async move { world.answer(request).await }
+            async move { world.oddly(request).await }
         });
         let running = running.await?;
-        Ok(Self { running, pulls })
+        Ok(Self { running, pulls, odd })
     }
 
     /// `http://127.0.0.1:port`, the base of the API.
@@ -67,6 +83,25 @@ impl GitHubServer {
         self.pulls.lock().unwrap_or_else(PoisonError::into_inner).all()
     }
 
+    /// Answers the next request with this instead, and does nothing.
+    pub fn says(&self, status: u16, headers: &[(&'static str, String)], body: &str) {
+        self.next(Odd::Says(status, headers.to_vec(), body.to_owned()));
+    }
+
+    /// Does what the next request asks for and loses the answer.
+    pub fn loses_an_answer(&self) {
+        self.next(Odd::Unheard);
+    }
+
+    /// Takes the next request and never answers it.
+    pub fn falls_silent(&self) {
+        self.next(Odd::Silent);
+    }
+
+    fn next(&self, odd: Odd) {
+        self.odd.lock().unwrap_or_else(PoisonError::into_inner).push_back(odd);
+    }
+
     /// Closes a pull request.
     pub fn close(&self, number: u64) {
         self.pulls.lock().unwrap_or_else(PoisonError::into_inner).close(number);
@@ -74,6 +109,25 @@ impl GitHubServer {
 }
 
 impl World {
+    async fn oddly(&self, request: Request<Bytes>) -> Response<Bytes> {
+        let next = self.odd.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        match next {
+            None => self.answer(request).await,
+            Some(Odd::Says(status, headers, body)) => {
+                let mut response = Response::builder().status(status);
+                for (name, value) in headers {
+                    response = response.header(name, value);
+                }
+                response.body(Bytes::from(body)).unwrap_or_default()
+            }
+            Some(Odd::Unheard) => {
+                let _ = self.answer(request).await;
+                plain(StatusCode::BAD_GATEWAY, "the answer was lost")
+            }
+            Some(Odd::Silent) => std::future::pending().await,
+        }
+    }
+
     async fn answer(&self, request: Request<Bytes>) -> Response<Bytes> {
         let header = |name| request.headers().get(name).map(HeaderValue::as_bytes);
         if header(header::USER_AGENT).is_none_or(<[u8]>::is_empty) {

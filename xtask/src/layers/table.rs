@@ -74,6 +74,9 @@ pub(crate) const TABLE: &[Row] = &[
     row("stockade-attacker", Layer::Adapter, &[]),
     row("stockade-engine",  Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
     row("stockade-model",   Layer::Adapter,  &[DOMAIN, POLICY, PORTS]),
+    // The API of a git host is an outside thing of its own: its client has other bounds than a model's, and whoever
+    // asks it must not be able to reach a model, or the other way round.
+    row("stockade-forge",   Layer::Adapter,  &[PORTS]),
     // The gate is the one role the other roles may import: it is the chokepoint they act through.
     row(GATE,               Layer::Role,     &[DOMAIN, POLICY, PORTS]),
     row("stockade-guard",   Layer::Role,     &[DOMAIN, POLICY, PORTS, GATE]),
@@ -81,7 +84,7 @@ pub(crate) const TABLE: &[Row] = &[
     row("stockade-redteam", Layer::Role,     &[DOMAIN, POLICY, PORTS]),
     row("stockade-gateway", Layer::Role,     &[DOMAIN, POLICY, PORTS, GATE, API]),
     row("stockade",         Layer::Binary,   &[DOMAIN, POLICY, PORTS, PROTO, API, "stockade-store", "stockade-vault", "stockade-bus",
-                                               "stockade-sandbox", "stockade-image", "stockade-engine", "stockade-model", GATE,
+                                               "stockade-sandbox", "stockade-image", "stockade-engine", "stockade-model", "stockade-forge", GATE,
                                                "stockade-guard", "stockade-runner", "stockade-gateway", "stockade-redteam"]),
     // Black box: through the binary and the public data of its HTTP interface.
     row("stockade-e2e",     Layer::Beside,   &[API, "stockade-origins"]),
@@ -125,7 +128,7 @@ pub(crate) const FENCED: &[(&str, &[&str], &str)] = &[
     ),
     (
         "reqwest",
-        &[API, "stockade-model"],
+        &[API, "stockade-model", "stockade-forge"],
         "a client that dials anything is a way around the guard",
     ),
     (

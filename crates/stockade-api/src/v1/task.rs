@@ -1,7 +1,7 @@
 //! Tasks: what is asked.
 
 use serde::{Deserialize, Serialize};
-use stockade_domain::{AgentSpec, LimitsPatch, RepoSpec, SnapshotPlan, TaskId, Timestamp};
+use stockade_domain::{AgentSpec, LimitsPatch, PublishPlan, RepoSpec, SnapshotPlan, TaskId, Timestamp};
 
 use crate::v1::{NameOr, Run};
 
@@ -53,6 +53,9 @@ pub struct CreateTask {
     /// Start from a snapshot, keep one at the end, or both.
     #[serde(default, skip_serializing_if = "SnapshotPlan::is_default")]
     pub snapshot: SnapshotPlan,
+    /// Push the change to a branch of the repository's server, and open a pull request if that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<PublishPlan>,
     /// Whether to start a run at once.
     #[serde(default = "yes")]
     pub run: bool,
@@ -70,6 +73,7 @@ impl CreateTask {
             backend: None,
             limits: None,
             snapshot: SnapshotPlan::default(),
+            publish: None,
             run: true,
         }
     }
@@ -97,6 +101,9 @@ pub struct CreateRun {
     /// Start from a snapshot, keep one at the end, or both.
     #[serde(skip_serializing_if = "SnapshotPlan::is_default")]
     pub snapshot: SnapshotPlan,
+    /// Push the change to a branch of the repository's server, and open a pull request if that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publish: Option<PublishPlan>,
 }
 
 /// What a team asked for.

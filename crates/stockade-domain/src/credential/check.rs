@@ -131,7 +131,7 @@ fn variable_fault(name: &str) -> Option<String> {
     obeyed.then(|| format!("'{name}' steers programs; choose the variable that the client reads its token from"))
 }
 
-fn kind_fault(kind: &CredentialKind) -> Option<String> {
+pub(super) fn kind_fault(kind: &CredentialKind) -> Option<String> {
     match kind {
         CredentialKind::Bearer => None,
         // RFC 7617, section 2: the user ends at the first colon.

@@ -135,6 +135,15 @@ impl CredentialKind {
             Self::OauthClient { .. } => "oauth_client",
         }
     }
+
+    /// Checks a kind that stands alone.
+    ///
+    /// # Errors
+    ///
+    /// In words what is wrong and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        check::kind_fault(self).map_or(Ok(()), Err)
+    }
 }
 
 /// Which secret goes into which requests, and how.

@@ -223,6 +223,14 @@ fn deceives(c: char) -> bool {
         || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// A text without the characters that a title or body may not have; line breaks and tabs stay.
+pub fn readable(text: &str) -> String {
+    let text = text.replace("\r\n", "\n");
+    text.chars()
+        .filter(|c| matches!(c, '\n' | '\t') || !deceives(*c))
+        .collect()
+}
+
 impl From<PullRequestDraft> for Parts {
     fn from(draft: PullRequestDraft) -> Self {
         draft.0

@@ -124,6 +124,8 @@ pub(crate) fn spec(rules: &[(&str, &str)]) -> RunSpec {
         model: "m".into(),
         backend: "native".into(),
         snapshot: SnapshotPlan::default(),
+        git_host: None,
+        publish: None,
         limits,
         policy_version,
     }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use stockade_api::{Client, v1::CreateTask};
 use stockade_domain::{
     Action, ActionId, ActionKind, AgentKind, AgentSpec, Amounts, Approval, ApprovalId, Environment, EventType, Failure,
-    Limits, LimitsPatch, NetworkLevel, NewEvent, PolicyVerdict, RepoSpec, Run, RunId, RunInput, TaskId, TeamId,
-    TokenId, Verdict, Wire, admission::AdmitRequest,
+    GitHost, Limits, LimitsPatch, NetworkLevel, NewEvent, PolicyVerdict, RepoSpec, Run, RunId, RunInput, TaskId,
+    TeamId, TokenId, Verdict, Wire, admission::AdmitRequest,
 };
 use stockade_gateway::{Catalog, Gateway, GatewayParts, HttpLimits, RepoProbe, hash_token, mint_token};
 use stockade_ports::{Clock, Engine, Lease, ManualClock, Store, TokenRecord, sim::MemoryStore, sim::RecordingBus};
@@ -76,6 +76,16 @@ fn check(agent: &AgentSpec) -> Result<(), Failure> {
     Ok(())
 }
 
+/// One with everything, one without an API, one without a credential.
+fn git_hosts() -> Vec<GitHost> {
+    let hosts = json!([
+        { "name": "forge", "url": "https://git.example.com", "api_url": "https://api.example.com", "credential": "BOT" },
+        { "name": "plain", "url": "https://plain.example.com" },
+        { "name": "open", "url": "https://open.example.com", "api_url": "https://open.example.com/api" },
+    ]);
+    serde_json::from_value(hosts).unwrap()
+}
+
 pub(crate) fn catalog() -> Catalog {
     let mut careful = agent("careful");
     careful.model = Some("careful-model".to_owned());
@@ -99,6 +109,7 @@ pub(crate) fn catalog() -> Catalog {
         provider: Some("scripted".to_owned()),
         wires: vec![Wire::AnthropicMessages],
         backends: vec!["native".to_owned(), "runc".to_owned()],
+        git_hosts: git_hosts(),
         limits: Limits::default(),
         agent_check: Arc::new(check),
         backend_check: Arc::new(|spec| match &spec.snapshot.from {

@@ -8,6 +8,7 @@ mod explaining;
 mod harness;
 mod identity;
 mod problems;
+mod publishing;
 mod raw;
 mod runs;
 mod secrets;

@@ -84,6 +84,7 @@ fn plain() -> Vec<(ProblemCode, Call)> {
                 json!({ "agent": { "name": "a", "kind": builtin, "rules": [{ "id": "r", "match": {}, "verdict": "allow" }] } }),
             ),
         ),
+        (P::Unpublishable, task(json!({ "agent": "careful", "publish": {} }))),
         (P::Repository, task(json!({ "agent": "careful", "repo": "missing" }))),
         (P::Internal, task(json!({ "agent": "careful", "repo": "panic" }))),
     ]

@@ -16,6 +16,7 @@
 //! | `inject` | the secret in its place |
 //! | `forms`, `scrub`, `body` | finding secrets in streams |
 //! | `run` | one run's bindings, values and tokens |
+//! | `host` | the same for the installation's own requests to its git hosts |
 //! | `github`, `oauth`, `jwt`, `fetch`, `own` | tokens that the Guard asks for itself |
 
 mod body;
@@ -24,6 +25,7 @@ mod fault;
 mod fetch;
 mod forms;
 mod github;
+mod host;
 mod inject;
 mod jwt;
 mod oauth;
@@ -39,6 +41,7 @@ pub use cover::Destination;
 pub use fault::CredentialFault;
 pub use fetch::{Fetch, FetchError};
 pub use github::Repository;
+pub use host::{HostDoor, HostLogin, HostLoginParts};
 pub(crate) use own::OwnRequests;
 pub use placeholder::{BodyScan, MARKER, Place, Placeholder};
 pub use run::{CredentialUse, RunCredentials, RunCredentialsParts};

@@ -144,6 +144,12 @@ impl RunCredentials {
         bound.map(|bound| &bound.binding.secret)
     }
 
+    /// The first binding, whatever it covers: for requests that no sandbox makes.
+    pub(super) fn first(&self) -> Option<CredentialUse<'_>> {
+        let binding = &self.bound.first()?.binding;
+        Some(CredentialUse { binding, place: 0 })
+    }
+
     /// Opens the secret, or gets a token for it, and puts it into the request that was judged. The store is asked
     /// each time: a secret that was removed is used no more.
     ///

@@ -66,7 +66,7 @@ pub fn to_args(files: &[ExportedFile]) -> Value {
 }
 
 /// Reads them back; `None` when anything about them is not as [`to_args`] writes it.
-pub(crate) fn from_args(args: &Value) -> Option<Vec<ExportedFile>> {
+pub fn from_args(args: &Value) -> Option<Vec<ExportedFile>> {
     let (paths, sizes) = (args.get("files")?.as_array()?, args.get("sizes")?.as_array()?);
     if paths.len() != sizes.len() {
         return None;

@@ -23,7 +23,7 @@ use stockade_domain::{Action, ActionKind, FileRules, PathPattern, PolicyVerdict,
 
 #[cfg(test)]
 pub(crate) use export::from_args as read_args;
-pub use export::{ExportedFile, ExportedKind, LONGEST_TARGET, to_args};
+pub use export::{ExportedFile, ExportedKind, LONGEST_TARGET, from_args, to_args};
 pub use place::{Place, WORKSPACE};
 pub use sensitive::SENSITIVE_VERSION;
 
@@ -152,7 +152,7 @@ impl FilePolicy {
         if action.operation != "diff" && action.args.get("files").is_none() {
             return None;
         }
-        let Some(files) = export::from_args(&action.args) else {
+        let Some(files) = from_args(&action.args) else {
             return Some(PolicyVerdict {
                 verdict: Verdict::Deny,
                 rule: "stockade.files".to_owned(),

@@ -30,6 +30,8 @@ pub fn spec(limits: Limits) -> RunSpec {
         model: "scripted".to_owned(),
         backend: "native".to_owned(),
         snapshot: SnapshotPlan::default(),
+        git_host: None,
+        publish: None,
         limits,
         policy_version: policy_version(),
     }

@@ -12,6 +12,7 @@ use crate::{
     git::Git,
     live::{Live, Place},
     mishap,
+    publish::without_references,
     repo::signed_by_stockade,
     text,
 };
@@ -91,6 +92,31 @@ pub(super) async fn commit(
     }))
 }
 
+/// Makes the git directory of a change anew, from the bundle that was kept of it.
+pub(crate) async fn unbundle(
+    config: &RunnerConfig,
+    base_git: &Path,
+    git_dir: &Path,
+    bundle: &[u8],
+) -> Result<(), Failure> {
+    let workshop = Workshop {
+        config,
+        git_dir: git_dir.to_owned(),
+        base: "",
+    };
+    workshop.make(base_git).await?;
+    let file = git_dir.join("kept.bundle");
+    let written = tokio::fs::write(&file, bundle).await;
+    written.map_err(|e| mishap::io("bringing the change back", &e))?;
+    workshop
+        .git("bringing the change back")
+        .args(["bundle", "unbundle"])
+        .args([&file])
+        .succeed()
+        .await
+        .map(drop)
+}
+
 impl Workshop<'_> {
     fn git(&self, what: &str) -> Git {
         let index = self.git_dir.join("stockade-index");
@@ -99,8 +125,18 @@ impl Workshop<'_> {
             .git_dir(&self.git_dir)
     }
 
-    /// An own git directory that borrows the base's objects.
+    /// The git directory, at the base.
     async fn open(&self, base_git: &Path) -> Result<(), Failure> {
+        self.make(base_git).await?;
+        self.git("preparing the export")
+            .args(["read-tree", self.base])
+            .succeed()
+            .await
+            .map(drop)
+    }
+
+    /// An own git directory that borrows the base's objects.
+    async fn make(&self, base_git: &Path) -> Result<(), Failure> {
         let failed = |e: std::io::Error| mishap::io("preparing the export", &e);
         crate::live::remove_dir(&self.git_dir).await?;
         Git::new(self.config, "preparing the export")
@@ -113,12 +149,7 @@ impl Workshop<'_> {
         let borrowed = format!("{}\n", base_git.join("objects").display());
         tokio::fs::write(info.join("alternates"), borrowed)
             .await
-            .map_err(failed)?;
-        self.git("preparing the export")
-            .args(["read-tree", self.base])
-            .succeed()
-            .await
-            .map(drop)
+            .map_err(failed)
     }
 
     async fn apply(&self, patch: &[u8]) -> Result<String, Failure> {
@@ -262,6 +293,8 @@ fn message(run: &Run) -> String {
         .chars()
         .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
         .collect();
+    // Whoever takes the commit in may be a server that looks for people and issues in it.
+    let prompt = without_references(&prompt);
     let prompt = prompt.trim();
     let line = prompt.lines().next().unwrap_or_default().trim();
     let mut title: String = line.chars().take(72).collect();

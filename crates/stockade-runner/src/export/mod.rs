@@ -17,7 +17,9 @@ use stockade_domain::{
 use stockade_gate::{Gate, Refusal, kind};
 use stockade_policy::files::to_args;
 
-use crate::{RunnerConfig, live::Live, mishap, text};
+use crate::{RunnerConfig, live::Live, mishap, publish::resumed, text};
+
+pub(crate) use commit::unbundle;
 
 /// Name of the artifact that holds the change as a patch.
 pub const PATCH: &str = "patch";
@@ -75,13 +77,16 @@ pub(crate) async fn export(gate: &Gate, config: &RunnerConfig, run: &Run, live: 
     kept?;
     let events = told(&change, digest, &collected.notes);
     gate.record(&place.scope, events).await.map_err(|e| mishap::store(&e))?;
-    Ok(RunResult {
+    let result = RunResult {
         files: change.files,
         commit: Some(change.commit),
         branch: Some(change.branch),
         patch_digest: Some(digest),
         ..base
-    })
+    };
+    resumed::keep(gate, run, &result, &change.facts).await?;
+    live.keep_facts(change.facts);
+    Ok(result)
 }
 
 /// An export that may not be is the end of the run; nothing of it was kept.

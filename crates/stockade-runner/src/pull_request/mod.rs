@@ -5,6 +5,7 @@
 //! asked, and everything the server is sent is in it.
 
 mod answer;
+mod patient;
 #[cfg(test)]
 mod tests;
 
@@ -12,24 +13,14 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stockade_domain::{Failure, PullRequestDraft};
+use stockade_domain::{Failure, OpenPullRequest, PullRequestDraft};
 use stockade_ports::{ForgeError, ForgeHttp};
 
 use answer::{already_exists, refused};
+pub(crate) use patient::Patient;
 
 /// Longest address of a pull request that is believed.
 const LONGEST_URL: usize = 2048;
-
-/// A pull request that is open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PullRequest {
-    /// Its number in its repository.
-    pub number: u64,
-    /// Its page, for people.
-    pub url: String,
-    /// Whether it was there already: the branch had one, and the push has updated it.
-    pub existed: bool,
-}
 
 /// What of an answer is used.
 #[derive(Deserialize)]
@@ -54,7 +45,7 @@ struct Side {
 ///
 /// [`Failure`] with one of the codes `pull_request_refused` (the server's words are in it),
 /// `unauthorized`, `repo_not_found`, `rate_limited`, `forge_unreachable`, `forge_answer`.
-pub async fn open_pull_request(http: &dyn ForgeHttp, draft: &PullRequestDraft) -> Result<PullRequest, Failure> {
+pub async fn open_pull_request(http: &dyn ForgeHttp, draft: &PullRequestDraft) -> Result<OpenPullRequest, Failure> {
     let body = json!({
         "title": draft.title(), "head": draft.head(), "base": draft.base(),
         "body": draft.body(), "draft": draft.is_draft(),
@@ -69,7 +60,7 @@ pub async fn open_pull_request(http: &dyn ForgeHttp, draft: &PullRequestDraft) -
 }
 
 /// The open pull request from the same branch into the same branch.
-async fn existing(http: &dyn ForgeHttp, draft: &PullRequestDraft) -> Result<PullRequest, Failure> {
+async fn existing(http: &dyn ForgeHttp, draft: &PullRequestDraft) -> Result<OpenPullRequest, Failure> {
     let (owner, head, base) = (draft.repository().owner(), draft.head(), draft.base());
     let query = format!(
         "state=open&head={}&base={}",
@@ -125,7 +116,7 @@ fn value(response: &Response<Bytes>) -> Result<Value, Failure> {
 }
 
 /// Believes an answer only when it is about what was asked.
-fn opened(answer: &Value, draft: &PullRequestDraft, existed: bool) -> Result<PullRequest, Failure> {
+fn opened(answer: &Value, draft: &PullRequestDraft, existed: bool) -> Result<OpenPullRequest, Failure> {
     let wrong = |what: &str| Failure::unknown("forge_answer", format!("the server's pull request {what}"));
     let answer = Answer::deserialize(answer).map_err(|e| wrong(&format!("cannot be read: {e}")))?;
     if answer.head.name != draft.head() || answer.base.name != draft.base() {
@@ -139,7 +130,7 @@ fn opened(answer: &Value, draft: &PullRequestDraft, existed: bool) -> Result<Pul
     if !web || !plain || answer.html_url.len() > LONGEST_URL {
         return Err(wrong("has no usable address"));
     }
-    Ok(PullRequest {
+    Ok(OpenPullRequest {
         number: answer.number,
         url: answer.html_url,
         existed,

@@ -119,7 +119,7 @@ async fn a_pull_request_is_opened_once_and_found_again() {
     let url = "https://github.example/octo/hello/pull/1".to_owned();
     assert_eq!(
         first,
-        PullRequest {
+        OpenPullRequest {
             number: 1,
             url: url.clone(),
             existed: false
@@ -135,7 +135,7 @@ async fn a_pull_request_is_opened_once_and_found_again() {
     let again = open_pull_request(&client, &draft("fix", "main")).await.unwrap();
     assert_eq!(
         again,
-        PullRequest {
+        OpenPullRequest {
             number: 1,
             url,
             existed: true

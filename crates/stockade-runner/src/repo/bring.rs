@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use stockade_domain::{Failure, RepoSpec};
+use stockade_ports::GitLogin;
 
 use super::source::{self, Source, commit_of};
 use crate::{
@@ -41,7 +42,14 @@ pub(crate) struct Brought {
 }
 
 /// Brings a repository into `dir`, or makes an empty one there.
-pub(crate) async fn bring(config: &RunnerConfig, spec: Option<&RepoSpec>, dir: &Path) -> Result<Brought, Failure> {
+///
+/// A server that wants a credential is opened with `login`.
+pub(crate) async fn bring(
+    config: &RunnerConfig,
+    spec: Option<&RepoSpec>,
+    login: Option<&GitLogin>,
+    dir: &Path,
+) -> Result<Brought, Failure> {
     let base_git = dir.join("base.git");
     let tree = dir.join("repo");
     Git::new(config, "making the base copy")
@@ -55,7 +63,7 @@ pub(crate) async fn bring(config: &RunnerConfig, spec: Option<&RepoSpec>, dir: &
             first_commit(config, &base_git).await?;
             Some("main".to_owned())
         }
-        Some(spec) => fetch(config, spec, dir, &base_git, &mut notes).await?,
+        Some(spec) => fetch(config, (spec, login), dir, &base_git, &mut notes).await?,
     };
     let base_commit = commit_of(config, &base_git, BASE_REF)
         .await?
@@ -84,7 +92,7 @@ pub(crate) async fn bring(config: &RunnerConfig, spec: Option<&RepoSpec>, dir: &
 /// Fetches everything committed, and the commit to start from as [`BASE_REF`].
 async fn fetch(
     config: &RunnerConfig,
-    spec: &RepoSpec,
+    (spec, login): (&RepoSpec, Option<&GitLogin>),
     dir: &Path,
     base_git: &Path,
     notes: &mut Vec<String>,
@@ -97,6 +105,7 @@ async fn fetch(
         Git::new(config, what)
             .env("GIT_ALLOW_PROTOCOL", source.protocols())
             .env("GIT_CONFIG_GLOBAL", &trust)
+            .login(login)
     };
     let head = transfer("reading the repository")
         .args(["ls-remote", "--symref", "--", &source.address(), "HEAD"])

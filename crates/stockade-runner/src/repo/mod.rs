@@ -5,10 +5,13 @@ mod bring;
 mod origin;
 mod source;
 
+use std::path::Path;
+
 use stockade_domain::{Failure, RepoSpec};
 
 pub(crate) use bring::{Brought, bring, signed_by_stockade};
 pub(crate) use origin::name_origin;
+pub(crate) use source::commit_of;
 
 use crate::RunnerConfig;
 
@@ -25,6 +28,22 @@ use crate::RunnerConfig;
 pub async fn check_repo(config: &RunnerConfig, spec: &RepoSpec) -> Result<(), Failure> {
     let source = source::Source::find(config, &spec.source).await?;
     source.check(config, spec.reference.as_deref()).await
+}
+
+/// The commit of a branch, in a git directory on this host.
+pub(crate) async fn branch_of(config: &RunnerConfig, git_dir: &Path, name: &str) -> Result<Option<String>, Failure> {
+    commit_of(config, git_dir, &format!("refs/heads/{name}")).await
+}
+
+/// The protocols that may be used with an address, as `GIT_ALLOW_PROTOCOL` spells them.
+pub(crate) fn protocols_of(address: &str) -> Result<&'static str, Failure> {
+    match source::remote(address)? {
+        Some(remote) => Ok(remote.protocols()),
+        None => Err(Failure::terminal(
+            "repo_unsupported",
+            "the repository is a path and no server",
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ pub(crate) fn over_http(text: &str) -> Option<String> {
     address.filter(|address| address.starts_with("https://") || address.starts_with("http://"))
 }
 
-fn remote(text: &str) -> Result<Option<Source>, Failure> {
+pub(super) fn remote(text: &str) -> Result<Option<Source>, Failure> {
     if !text.contains("://") {
         return if looks_like_scp(text) {
             Err(unsupported("ssh"))

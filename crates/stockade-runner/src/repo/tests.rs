@@ -61,7 +61,7 @@ async fn brings_the_committed_state_and_says_what_stays_behind() {
     sample(&source);
     std::fs::create_dir(&run).unwrap();
     let config = RunnerConfig::new(root.path().to_owned());
-    let clean = bring(&config, Some(&spec(&source, None)), &run).await.unwrap();
+    let clean = bring(&config, Some(&spec(&source, None)), None, &run).await.unwrap();
     assert_eq!((clean.branch.as_deref(), clean.files), (Some("trunk"), 1));
     assert!(clean.notes.is_empty(), "{:?}", clean.notes);
     assert_eq!(std::fs::read_to_string(clean.tree.join("a.txt")).unwrap(), "two\n");
@@ -69,7 +69,7 @@ async fn brings_the_committed_state_and_says_what_stays_behind() {
     std::fs::write(source.join("a.txt"), "three\n").unwrap();
     let again = root.path().join("again");
     std::fs::create_dir(&again).unwrap();
-    let dirty = bring(&config, Some(&spec(&source, None)), &again).await.unwrap();
+    let dirty = bring(&config, Some(&spec(&source, None)), None, &again).await.unwrap();
     assert!(dirty.notes[0].contains("uncommitted"), "{:?}", dirty.notes);
     assert_eq!(std::fs::read_to_string(dirty.tree.join("a.txt")).unwrap(), "two\n");
 }
@@ -81,7 +81,7 @@ async fn the_copies_name_neither_the_host_nor_the_source() {
     sample(&source);
     std::fs::create_dir(&run).unwrap();
     let config = RunnerConfig::new(root.path().to_owned());
-    let brought = bring(&config, Some(&spec(&source, None)), &run).await.unwrap();
+    let brought = bring(&config, Some(&spec(&source, None)), None, &run).await.unwrap();
     let looked_at = std::cell::Cell::new(0);
     for dir in [&brought.tree, &brought.base_git] {
         walk(dir, &|path| {
@@ -124,13 +124,13 @@ async fn references_are_branches_tags_or_commits() {
                 .output()
                 .unwrap();
             let id = String::from_utf8(id.stdout).unwrap();
-            let brought = bring(&config, Some(&spec(&source, Some(id.trim()))), &run)
+            let brought = bring(&config, Some(&spec(&source, Some(id.trim()))), None, &run)
                 .await
                 .unwrap();
             assert_eq!(std::fs::read_to_string(brought.tree.join("a.txt")).unwrap(), "one\n");
             continue;
         }
-        let brought = bring(&config, Some(&spec(&source, Some(reference))), &run)
+        let brought = bring(&config, Some(&spec(&source, Some(reference))), None, &run)
             .await
             .unwrap();
         assert_eq!(brought.branch.as_deref(), branch);
@@ -218,7 +218,7 @@ async fn nothing_of_the_source_s_configuration_runs() {
     }
     std::fs::write(source.join("a.txt"), "tw0\n").unwrap();
     let config = RunnerConfig::new(root.path().to_owned());
-    let brought = bring(&config, Some(&spec(&source, None)), &run).await.unwrap();
+    let brought = bring(&config, Some(&spec(&source, None)), None, &run).await.unwrap();
     assert_eq!(brought.notes.len(), 1, "{:?}", brought.notes);
     assert!(!trace.exists(), "the source's configuration ran a program");
     // The control: an ordinary git runs the filter.
@@ -234,7 +234,7 @@ async fn without_a_repository_there_is_one_empty_commit_always_the_same() {
     for name in ["one", "two"] {
         let run = root.path().join(name);
         std::fs::create_dir(&run).unwrap();
-        let brought = bring(&config, None, &run).await.unwrap();
+        let brought = bring(&config, None, None, &run).await.unwrap();
         assert_eq!((brought.files, brought.given), (0, false));
         commits.push(brought.base_commit);
     }

@@ -138,6 +138,8 @@ fn spec(settings: &Settings, environment: Environment, backend: &str) -> anyhow:
         model: "none".to_owned(),
         backend: backend.to_owned(),
         snapshot: stockade_domain::SnapshotPlan::default(),
+        git_host: None,
+        publish: None,
         limits: settings.limits,
         policy_version: policy.version(),
         agent,

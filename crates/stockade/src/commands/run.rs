@@ -3,14 +3,16 @@
 use std::{fs, path::Path};
 
 use stockade_api::{Client, v1};
-use stockade_domain::{AgentSpec, RepoSpec, RunId, RunState, SnapshotPlan};
+use stockade_domain::{
+    AgentSpec, Failure, PublishPlan, PullRequestPlan, RepoSpec, RunId, RunResult, RunState, SnapshotPlan,
+};
 
 use super::{
     signals,
     watch::{self, Approver},
 };
 use crate::{
-    cli::RunTask,
+    cli::{Publish, RunTask},
     exit::{Complaint, Exit, Outcome},
     git_hosts::GitSettings,
     server::{self, Connection},
@@ -62,7 +64,18 @@ fn request(task: &RunTask, settings: &Settings) -> anyhow::Result<v1::CreateTask
         from: task.from_snapshot.clone(),
         keep: task.keep_snapshot,
     };
+    request.publish = publish(&task.publish);
     Ok(request)
+}
+
+fn publish(wanted: &Publish) -> Option<PublishPlan> {
+    let pull_request = wanted.pr.then(|| PullRequestPlan {
+        base: wanted.pr_base.clone(),
+        title: wanted.pr_title.clone(),
+        body: wanted.pr_body.clone(),
+        draft: wanted.pr_draft,
+    });
+    (wanted.push || wanted.pr).then_some(PublishPlan { pull_request })
 }
 
 /// A path becomes absolute, because the server may stand elsewhere; a short name becomes an
@@ -145,10 +158,53 @@ async fn stop(connection: &Connection, run: RunId) -> Outcome {
 /// The end of a run as an exit code.
 pub(crate) fn exit_of(run: &v1::Run) -> Exit {
     match (run.state, &run.failure) {
-        (RunState::Completed, _) => Exit::Done,
+        // The change is there, and did not get as far as was asked.
+        (RunState::Completed, _) => match unpublished(run).map(|failure| failure.code.as_str()) {
+            None => Exit::Done,
+            Some("refused") => Exit::Refused,
+            Some(_) => Exit::RunFailed,
+        },
         (RunState::Cancelled, _) => Exit::Refused,
         (_, Some(failure)) if matches!(failure.code.as_str(), "loop" | "refused") => Exit::Refused,
         _ => Exit::RunFailed,
+    }
+}
+
+/// Why a run's change was not published as asked.
+pub(crate) fn unpublished(run: &v1::Run) -> Option<&Failure> {
+    run.result.as_ref()?.publication.as_ref()?.failure.as_ref()
+}
+
+/// Where the change went.
+fn published(run: &v1::Run, result: &RunResult) {
+    let Some(publication) = &result.publication else {
+        if run.spec.publish.is_some() {
+            say("  nothing was changed, so there is nothing to publish");
+        }
+        return;
+    };
+    match (&publication.pull_request, &publication.branch) {
+        (Some(pull), _) => say(&format!("  pull request  {}", style::bold(&style::clean(&pull.url)))),
+        (None, Some(branch)) => say(&format!(
+            "  pushed     {} of {}",
+            style::bold(&style::clean(branch)),
+            style::clean(&publication.remote)
+        )),
+        (None, None) => {}
+    }
+    if let Some(failure) = &publication.failure {
+        let what = match publication.branch {
+            Some(_) => "no pull request was opened",
+            None => "the change was not pushed",
+        };
+        say(&format!(
+            "  {} {what}: {}",
+            style::bad("✗"),
+            style::clean(&failure.message)
+        ));
+        if let Some(hint) = &failure.hint {
+            say(&style::dim(&format!("    {}", style::clean(hint))));
+        }
     }
 }
 
@@ -171,6 +227,7 @@ fn report(run: &v1::Run) {
         run.used.model_requests,
         run.used.cost_micro_usd as f64 / 1e6
     )));
+    published(run, result);
     if !result.files.is_empty() {
         say(&format!("  see it     stockade runs diff {}", run.id));
         say(&format!("  take it    stockade runs apply {}", run.id));

@@ -5,7 +5,7 @@ use std::{io::Write as _, path::Path, process::Stdio};
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use stockade_api::{Client, ListRuns, v1};
-use stockade_domain::{Event, RunId, RunState};
+use stockade_domain::{Event, Publication, RunId, RunState};
 
 use super::{
     run_id,
@@ -145,6 +145,9 @@ fn detail(run: &v1::Run) {
     if let Some(result) = &run.result {
         field("summary", &style::line(&result.summary, 200));
         field("branch", result.branch.as_deref().unwrap_or("-"));
+        if let Some(publication) = &result.publication {
+            published(publication, field);
+        }
         if !result.limits_hit.is_empty() {
             field("limits hit", &result.limits_hit.join(", "));
         }
@@ -160,6 +163,20 @@ fn detail(run: &v1::Run) {
                 ),
             );
         }
+    }
+}
+
+fn published(publication: &Publication, field: impl Fn(&str, &str)) {
+    if let Some(branch) = &publication.branch {
+        field("pushed to", &format!("{branch} of {}", publication.remote));
+    }
+    if let Some(pull) = &publication.pull_request {
+        let updated = if pull.existed { " (was open already)" } else { "" };
+        field("pull request", &format!("#{} {}{updated}", pull.number, pull.url));
+    }
+    if let Some(failure) = &publication.failure {
+        field("unpublished", &format!("{}: {}", failure.code, failure.message));
+        field("hint", failure.hint.as_deref().unwrap_or("-"));
     }
 }
 

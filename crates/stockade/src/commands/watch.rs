@@ -4,7 +4,7 @@ use futures::StreamExt as _;
 use stockade_api::{Client, v1::DecideApproval};
 use stockade_domain::{Approval, ApprovalId, ApprovalState, Event, EventType, RunId};
 
-use crate::terminal::{live::Live, prompt, prompt::Keyboard, say, style};
+use crate::terminal::{live::Live, prompt, prompt::Keyboard, question, say, style};
 
 /// Who answers questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +203,7 @@ pub(crate) fn show(approval: &Approval) {
         style::bold(&style::clean(&approval.action.operation)),
         style::clean(&approval.action.target).replace('\n', "\n      ")
     ));
+    question::lines(&approval.action).iter().for_each(|line| say(line));
     say(&style::dim(&format!(
         "    {}  expires {}",
         approval.digest, approval.expires_at

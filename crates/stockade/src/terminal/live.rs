@@ -122,6 +122,18 @@ fn lines(event: &Event) -> Vec<String> {
             ),
         )),
         T::ExportDiff => one(export(data)),
+        T::ExportBranch if data["pushed"] == true => one(mark(
+            &style::good("▸"),
+            &format!(
+                "pushed branch {} to {}",
+                style::bold(&short(data, "branch")),
+                short(data, "remote")
+            ),
+        )),
+        T::ExportPullRequest => one(mark(
+            &style::good("▸"),
+            &format!("pull request #{} {}", data["number"], style::bold(&short(data, "url"))),
+        )),
         T::ExportBranch => one(mark(
             &style::good("▸"),
             &format!("committed on branch {}", style::bold(&short(data, "branch"))),

@@ -2,6 +2,7 @@
 
 pub(crate) mod live;
 pub(crate) mod prompt;
+pub(crate) mod question;
 pub(crate) mod style;
 pub(crate) mod table;
 

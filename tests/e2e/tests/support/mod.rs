@@ -1,6 +1,7 @@
 //! What the tests stand on: an installation of their own, servers to reach, a story to read.
 
 pub(crate) mod anthropic;
+pub(crate) mod forge;
 pub(crate) mod installation;
 pub(crate) mod names;
 pub(crate) mod program;

@@ -105,6 +105,7 @@ impl World {
             gate: gate.clone(),
             backends: vec![sandbox.clone()],
             images: None,
+            git_hosts: None,
             egress: sessions.clone(),
             door: ModelDoor::new(gate.clone(), Gated::new(Arc::new(wish.answers)), PriceTable::builtin()),
             sealer: key.clone(),
@@ -264,6 +265,8 @@ fn spec(kind: AgentKind, rules: Vec<Rule>, files: FileRules, limits: Limits, rep
         model: "test-model".to_owned(),
         backend: "unisolated".to_owned(),
         snapshot: SnapshotPlan::default(),
+        git_host: None,
+        publish: None,
         limits,
         policy_version,
     }
