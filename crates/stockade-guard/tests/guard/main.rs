@@ -10,6 +10,7 @@ mod http;
 mod inspected;
 mod internal;
 mod lifecycle;
+mod proxy;
 mod rig;
 mod tls;
 mod trial;
