@@ -20,6 +20,7 @@ mod images;
 mod limits;
 mod logs;
 mod production;
+mod proxy;
 mod reach;
 mod redteam;
 mod rootless;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::IpAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
-    header::{CONNECTION, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{self, PathAndQuery},
 };
 use stockade_policy::{
@@ -209,8 +209,8 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        // A client could otherwise have the name it was judged by removed.
-        .filter(|name| name != HOST)
+        // A client could otherwise have the name or the length it was judged by removed.
+        .filter(|name| name != HOST && name != CONTENT_LENGTH)
         .collect();
     for name in listed {
         headers.remove(name);

@@ -65,15 +65,16 @@ fn any_other_name_anywhere_is_seen() {
 fn what_goes_out_is_in_origin_form_and_for_the_last_hop() {
     let mut request = request("http://a.example.com/x?y=1", &["a.example.com"]);
     let headers = request.headers_mut();
-    headers.insert(CONNECTION, "keep-alive, X-Own, host".parse().unwrap());
+    headers.insert(CONNECTION, "keep-alive, X-Own, host, Content-Length".parse().unwrap());
     headers.insert("x-own", "1".parse().unwrap());
+    headers.insert(CONTENT_LENGTH, "4".parse().unwrap());
     headers.insert("x-kept", "1".parse().unwrap());
     headers.insert(UPGRADE, "websocket".parse().unwrap());
     let to = check(&request, &pin()).unwrap();
     outward(&mut request, &to, Alpn::Http1, false);
     assert_eq!(request.uri().to_string(), "/x?y=1");
     let names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
-    assert_eq!(names, ["host", "x-kept"]);
+    assert_eq!(names, ["host", "content-length", "x-kept"]);
 }
 
 #[test]

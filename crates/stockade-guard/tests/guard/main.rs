@@ -9,6 +9,7 @@ mod dns;
 mod http;
 mod inspected;
 mod internal;
+mod judges;
 mod lifecycle;
 mod proxy;
 mod rig;
