@@ -76,6 +76,11 @@ fn strangers<'a>(judged: &[(Line, Option<u64>)], arrived: &'a [Arrived]) -> Vec<
     arrived.iter().filter(|arrival| is_known(arrival).is_none()).collect()
 }
 
+/// Every fourth case goes through the proxy.
+fn is_proxied(at: usize) -> bool {
+    at % 4 == 3
+}
+
 /// Says the bytes on a connection and waits until the other side is done; what it said.
 async fn say(mut stream: TcpStream, bytes: &[u8]) -> Vec<u8> {
     let mut heard = Vec::new();
@@ -108,12 +113,11 @@ async fn whatever_arrives_was_judged_as_what_it_is() {
     let answers = futures::stream::iter(jobs).map(|(at, case, judge)| {
         let (rig, host) = (&rig, judge.host());
         async move {
-            // Every fourth goes through the proxy, where only whole URLs are requests.
-            let stream = match at % 4 {
-                3 => rig.connect_to("proxy.stockade.internal", 3128).await,
-                _ => rig.connect_to(&host, 80).await,
+            let stream = match is_proxied(at) {
+                true => rig.connect_to("proxy.stockade.internal", 3128).await,
+                false => rig.connect_to(&host, 80).await,
             };
-            say(stream, &case.bytes(at, &host)).await
+            say(stream, &case.bytes(at, &host, is_proxied(at))).await
         }
     });
     let answers: Vec<Vec<u8>> = answers.buffer_unordered(AT_ONCE).collect().await;
@@ -131,7 +135,7 @@ async fn whatever_arrives_was_judged_as_what_it_is() {
                 .case
                 .parse()
                 .ok()
-                .and_then(|at: usize| Some(cases.get(at)?.bytes(at, &judge.host())));
+                .and_then(|at: usize| Some(cases.get(at)?.bytes(at, &judge.host(), is_proxied(at))));
             let said = String::from_utf8_lossy(&said.unwrap_or_default()).into_owned();
             panic!(
                 "{}: {} strangers, like {stranger:?} of {said:?}",
@@ -180,7 +184,7 @@ async fn a_sloppy_relay_would_be_seen() {
             let (address, host) = (relay.address, judge.host());
             async move {
                 let stream = TcpStream::connect(address).await.unwrap();
-                say(stream, &case.bytes(at, &host)).await
+                say(stream, &case.bytes(at, &host, false)).await
             }
         });
         jobs.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;

@@ -4,16 +4,27 @@
 pub(super) struct Case(Vec<u8>);
 
 impl Case {
-    /// The bytes, and behind them a request that tells whether both sides still agree on where one begins.
-    pub(super) fn bytes(&self, at: usize, host: &str) -> Vec<u8> {
-        let last = format!("GET /last HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    /// The bytes, and behind them a request that tells whether both sides still agree on where one begins. To a
+    /// proxy both name their whole URL, where they have a path.
+    pub(super) fn bytes(&self, at: usize, host: &str, proxied: bool) -> Vec<u8> {
         let own = replaced(
             &replaced(&self.0, b"HOST", host.as_bytes()),
             b"CASE",
             at.to_string().as_bytes(),
         );
-        [own, last.into_bytes()].concat()
+        let last = format!("GET /last HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").into_bytes();
+        [own, last]
+            .map(|bytes| if proxied { whole(bytes, host) } else { bytes })
+            .concat()
     }
+}
+
+/// A request whose target is a path, with its whole URL.
+fn whole(mut bytes: Vec<u8>, host: &str) -> Vec<u8> {
+    if let Some(at) = bytes.windows(2).position(|pair| pair == b" /") {
+        bytes.splice(at + 1..at + 1, format!("http://{host}").into_bytes());
+    }
+    bytes
 }
 
 fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
@@ -225,6 +236,15 @@ impl Chance {
         usize::try_from(self.0 % limit as u64).unwrap()
     }
 
+    /// Three times of four one of the first.
+    fn mostly<'a, T>(&mut self, plain: &'a [T], all: &'a [T]) -> &'a T {
+        if self.below(4) == 0 {
+            self.of(all)
+        } else {
+            self.of(plain)
+        }
+    }
+
     fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
     }
@@ -237,7 +257,7 @@ fn mutated(table: &[Vec<u8>], chance: &mut Chance) -> Case {
     } else {
         chance.of(table).clone()
     };
-    for _ in 0..chance.below(3) {
+    for _ in 0..chance.below(5).saturating_sub(2) {
         change(&mut bytes, chance);
     }
     Case(bytes)
@@ -253,9 +273,11 @@ fn put_together(chance: &mut Chance) -> Vec<u8> {
     };
     let mut fields = vec![framing];
     fields.extend((0..chance.below(2)).map(|_| *chance.of(FIELDS)));
-    let (method, target) = (*chance.of(METHODS), *chance.of(TARGETS));
+    // Mostly plain, or hardly anything would get through and nothing be compared.
+    let method = *chance.mostly(&["GET", "POST"], METHODS);
+    let target = *chance.mostly(&["/x", "/x?y=1", "/%61/b", "/a;p=1/b"], TARGETS);
+    let version = *chance.mostly(&["HTTP/1.1"], VERSIONS);
     let text = request(method, target, &fields, body);
-    let version = *chance.of(VERSIONS);
     replaced(
         &text,
         b" HTTP/1.1\r\nHost: HOST\r\nX-Case",
