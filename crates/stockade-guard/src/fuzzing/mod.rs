@@ -29,8 +29,11 @@ use crate::{
     sniff::{Opening, recognise},
 };
 
+/// What a fuzzer calls with any bytes.
+pub type Target = fn(&[u8]);
+
 /// Every target with its name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("hello", hello),
     ("http1", http1),
     ("http2", http2),

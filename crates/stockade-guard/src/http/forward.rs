@@ -51,13 +51,14 @@ impl Forward {
     }
 
     /// Where a request goes; no proxy is asked for anything but a whole URL of plain HTTP.
-    fn read(&self, request: &Request<Incoming>) -> Result<RequestTarget, Action> {
+    fn read(&self, request: &Request<Incoming>) -> Result<RequestTarget, Box<Action>> {
         let wrong = |fault| {
             let named = request.uri().authority().map(|authority| json!(authority.as_str()));
             let action = ask::faulty(proxy::action(PROXY_PORT), fault);
-            Err(named
+            let told = named
                 .into_iter()
-                .fold(action, |action, named| ask::with(action, "authority", named)))
+                .fold(action, |action, named| ask::with(action, "authority", named));
+            Err(Box::new(told))
         };
         match target(request, Scheme::Http) {
             Ok(target) if target.form == TargetForm::Absolute => Ok(target),
@@ -111,7 +112,7 @@ impl Answering for Forward {
     async fn call(&self, request: Request<Incoming>) -> Answer {
         let target = match self.read(&request) {
             Ok(target) => target,
-            Err(action) => return self.refused(StatusCode::BAD_REQUEST, action).await,
+            Err(action) => return self.refused(StatusCode::BAD_REQUEST, *action).await,
         };
         let action = ask::connect(&target.host, target.port, Protocol::Http);
         match Place::of(&self.session, target.host, target.port) {

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex},
@@ -74,7 +75,6 @@ impl Judge {
             compared += 1;
         }
         assert!(compared > 100, "{}: {compared} paths compared", self.name);
-        println!("{}: {compared} paths are decoded alike", self.name);
     }
 }
 
@@ -87,9 +87,11 @@ pub(super) async fn start() -> Vec<Judge> {
     ] {
         judges.extend(judge(name, program, config).await);
     }
+    // As root `cargo xtask setup` installs them; others use what is there.
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     assert!(
-        !judges.is_empty() || std::env::var_os("CI").is_none(),
-        "nginx and haproxy are not installed"
+        judges.len() == 2 || !root,
+        "nginx and haproxy are needed: cargo xtask setup"
     );
     judges
 }
