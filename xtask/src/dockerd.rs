@@ -33,7 +33,7 @@ pub(crate) struct Args {
 
 /// Runs a command beside a daemon.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    setup::packages(setup::sandbox())?;
+    setup::packages(&setup::sandbox())?;
     let daemon = Dockerd::start()?;
     let mut command = Command::new(&args.command[0]);
     command.args(&args.command[1..]).env(VARIABLE, daemon.socket());

@@ -10,6 +10,7 @@ mod agents;
 mod bench;
 mod dockerd;
 mod failure;
+mod fuzz;
 mod layers;
 mod links;
 mod process;
@@ -46,6 +47,8 @@ enum Command {
     Docker(dockerd::Args),
     /// Measure, and compare in the same run
     Bench(bench::Args),
+    /// Fuzz the readers of hostile bytes, each target for a while
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Docker(args) => dockerd::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

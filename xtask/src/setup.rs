@@ -56,6 +56,12 @@ pub(crate) const AGENTS: &[Need] = &[
     ),
 ];
 
+/// The Guard's tests have other servers read what it forwards.
+pub(crate) const JUDGES: &[Need] = &[
+    need("nginx", "nginx-light", "reads what the Guard forwards, on loopback"),
+    need("haproxy", "haproxy", "reads what the Guard forwards, on loopback"),
+];
+
 /// The sandbox tests run every backend, as root, and images from a real registry.
 pub(crate) const SANDBOX: &[Need] = &[
     need(
@@ -207,9 +213,14 @@ fn programs(needs: &[Need]) -> String {
     needs.iter().map(|need| need.program).collect::<Vec<_>>().join(", ")
 }
 
-/// What the sandbox tests need. Without root they have nothing to do with it.
-pub(crate) fn sandbox() -> &'static [Need] {
-    if is_root() { SANDBOX } else { &[] }
+/// What the tests of sandboxes and of the Guard need beyond the base. Without root the former have nothing to do
+/// with it, and the latter do with the judges that are there.
+pub(crate) fn sandbox() -> Vec<Need> {
+    if is_root() {
+        [SANDBOX, JUDGES].concat()
+    } else {
+        Vec::new()
+    }
 }
 
 /// Owner of `/proc/self` is the effective user, which is what decides about apt.

@@ -152,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         setup::packages(setup::AGENTS)?;
     }
     if steps.iter().any(|step| step.name == "tests" || step.name == "redteam") {
-        setup::packages(setup::sandbox())?;
+        setup::packages(&setup::sandbox())?;
     }
     setup::packages(setup::BASE)?;
     table.push(("setup", Ok(Tally::default()), start.elapsed()));

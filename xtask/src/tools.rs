@@ -1,4 +1,4 @@
-//! cargo-deny, from PATH, from the cache, or built once into the cache.
+//! cargo-deny and cargo-fuzz, from PATH, from the cache, or built once into the cache.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,25 +12,36 @@ use crate::workspace::{cargo, cargo_program, clean};
 
 /// The line whose configuration format `deny.toml` is written in.
 const DENY_VERSION: &str = "0.20";
+/// The line that runs without nightly when no sanitizer is asked for.
+const FUZZ_VERSION: &str = "0.13";
 
-/// Where cargo-deny is, or will be.
-pub(crate) struct Deny {
+/// A program that cargo installs: where it is, or will be.
+pub(crate) struct Tool {
+    name: &'static str,
+    version: &'static str,
     cache: PathBuf,
 }
 
-impl Deny {
-    pub(crate) fn locate(target: &Path) -> Result<Self> {
+impl Tool {
+    fn locate(name: &'static str, version: &'static str, target: &Path) -> Result<Self> {
         Ok(Self {
+            name,
+            version,
             cache: cached(target, "STOCKADE_TOOLS_DIR", "tools")?,
         })
     }
 
+    /// cargo-fuzz.
+    pub(crate) fn fuzz(target: &Path) -> Result<Self> {
+        Self::locate("cargo-fuzz", FUZZ_VERSION, target)
+    }
+
     /// The program, if it is there already.
     pub(crate) fn program(&self) -> Option<PathBuf> {
-        if process::in_path("cargo-deny") {
-            return Some("cargo-deny".into());
+        if process::in_path(self.name) {
+            return Some(self.name.into());
         }
-        Some(self.cache.join("bin/cargo-deny")).filter(|program| process::is_executable(program))
+        Some(self.cache.join("bin").join(self.name)).filter(|program| process::is_executable(program))
     }
 
     /// Builds it when it is missing. Meant to run beside the workspace's own build: at low priority, and with
@@ -51,7 +62,7 @@ impl Deny {
         command
             .args(["install", "--quiet", "--locked", "--root"])
             .arg(&self.cache);
-        command.arg(format!("cargo-deny@^{DENY_VERSION}"));
+        command.arg(format!("{}@^{}", self.name, self.version));
         // Its own target directory, thrown away by cargo, so that nothing of it fills or blocks ours.
         command
             .env_remove("CARGO_TARGET_DIR")
@@ -68,16 +79,35 @@ impl Deny {
         if !built.success {
             bail!("`{}` failed:\n{}", process::show(&command), built.stderr.trim());
         }
-        println!("cargo-deny: built in {:.0} s", start.elapsed().as_secs_f64());
+        println!("{}: built in {:.0} s", self.name, start.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// The program for a command line; an error says how to get it.
+    pub(crate) fn command(&self) -> Result<Command> {
+        match self.program() {
+            Some(program) => Ok(Command::new(program)),
+            None => bail!("{0} is missing: cargo install {0} --locked", self.name),
+        }
+    }
+}
+
+/// cargo-deny.
+pub(crate) struct Deny(Tool);
+
+impl Deny {
+    pub(crate) fn locate(target: &Path) -> Result<Self> {
+        Tool::locate("cargo-deny", DENY_VERSION, target).map(Self)
+    }
+
+    /// See [`Tool::install`].
+    pub(crate) fn install(&self) -> Result<()> {
+        self.0.install()
     }
 
     /// `cargo deny check CHECKS`.
     pub(crate) fn check(&self, checks: &[&str]) -> Result<Command> {
-        let Some(program) = self.program() else {
-            bail!("cargo-deny is missing: cargo install cargo-deny --locked");
-        };
-        let mut command = Command::new(program);
+        let mut command = self.0.command()?;
         command
             .args(["--workspace", "check", "--hide-inclusion-graph"])
             .args(checks);

@@ -6,7 +6,10 @@ use ::http::StatusCode;
 use bytes::BytesMut;
 use serde_json::json;
 use stockade_domain::{Action, Verdict};
-use stockade_policy::{Fault, Host, Protocol, egress::INTERNAL_PORT};
+use stockade_policy::{
+    Fault, Host, Protocol,
+    egress::{INTERNAL_PORT, PROXY_HOST, PROXY_PORT},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes},
     net::TcpStream,
@@ -18,6 +21,7 @@ use crate::{
     http,
     meter::{Meter, Metered},
     pins::Pins,
+    proxy,
     session::{Denial, Session},
     sniff::{Opening, Patience, sniff},
     tls::{self, Hello, Inspected},
@@ -29,9 +33,11 @@ const SPLICE: usize = 16 * 1024;
 pub(crate) const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
 /// Where a connection wants to go.
-enum Place {
+pub(crate) enum Place {
     /// A name the Guard answers itself.
     Internal(&'static str),
+    /// The proxy for clients that insist on one.
+    Proxy,
     /// A name this session has handed out an address for, or a bare address.
     Host(Host),
     /// Nowhere.
@@ -48,7 +54,13 @@ pub(crate) async fn serve(session: Arc<Session>, stream: TcpStream) {
         return dns::serve_stream(session, stream).await;
     }
     let port = destination.port();
-    match place(&session, destination) {
+    match Place::at(&session, destination) {
+        Place::Proxy if port == PROXY_PORT => {
+            if let Some(asked) = proxy::serve(&session, stream).await {
+                connected(session, asked).await;
+            }
+        }
+        Place::Proxy => refuse(&session, stream, proxy::action(port)).await,
         Place::Internal(name) if port == INTERNAL_PORT => http::serve_internal(session, stream, name).await,
         Place::Internal(name) => match Host::parse(name) {
             Ok(host) => refuse(&session, stream, ask::connect(&host, port, Protocol::Tcp)).await,
@@ -59,7 +71,7 @@ pub(crate) async fn serve(session: Arc<Session>, stream: TcpStream) {
             refuse(&session, stream, action).await;
         }
         Place::Host(host) => {
-            Conversation { session, host, port }.begin(stream).await;
+            Conversation::new(session, host, port).begin(stream).await;
         }
     }
 }
@@ -67,8 +79,9 @@ pub(crate) async fn serve(session: Arc<Session>, stream: TcpStream) {
 /// Refuses a connection because there are too many.
 pub(crate) async fn turn_away(session: &Session, stream: TcpStream) {
     if let Ok(destination) = session.origin.destination(&stream) {
-        let host = match place(session, destination) {
+        let host = match Place::at(session, destination) {
             Place::Internal(name) => Host::parse(name).unwrap_or(destination.ip().into()),
+            Place::Proxy => Host::parse(PROXY_HOST).unwrap_or(destination.ip().into()),
             Place::Host(host) | Place::Nowhere(host, _) => host,
         };
         let action = ask::connect(&host, destination.port(), Protocol::Tcp);
@@ -77,36 +90,77 @@ pub(crate) async fn turn_away(session: &Session, stream: TcpStream) {
     reset(stream);
 }
 
-fn place(session: &Session, destination: SocketAddr) -> Place {
-    let address = destination.ip().to_canonical();
-    let host = Host::from(address);
-    if address.is_loopback() {
-        return Place::Nowhere(host, Fault::Loopback);
+/// Goes on after a CONNECT: as if the connection had been to that host and port.
+async fn connected(session: Arc<Session>, asked: proxy::Asked) {
+    let (host, port) = (asked.host.clone(), asked.port);
+    let action = ask::connect(&host, port, Protocol::Tcp);
+    match Place::of(&session, host, port) {
+        Place::Internal(name) if port == INTERNAL_PORT => {
+            if let Some(stream) = asked.granted().await {
+                http::serve_internal(session, stream, name).await;
+            }
+        }
+        Place::Internal(_) | Place::Proxy => asked.refused(&session, action).await,
+        Place::Nowhere(_, fault) => asked.refused(&session, ask::faulty(action, fault)).await,
+        Place::Host(host) => {
+            let conversation = Conversation::new(session, host, port);
+            if let Some(action) = conversation.closed_whatever_is_spoken() {
+                return asked.refused(&conversation.session, action).await;
+            }
+            if let Some(stream) = asked.granted().await {
+                conversation.begin(stream).await;
+            }
+        }
     }
-    if !Pins::is_synthetic(address) {
-        return Place::Host(host);
+}
+
+impl Place {
+    /// Where a connection to an address leads.
+    fn at(session: &Session, destination: SocketAddr) -> Self {
+        let address = destination.ip().to_canonical();
+        let host = Host::from(address);
+        if address.is_loopback() {
+            return Self::Nowhere(host, Fault::Loopback);
+        }
+        if !Pins::is_synthetic(address) {
+            return Self::Host(host);
+        }
+        let name = match address {
+            std::net::IpAddr::V4(address) => session.pins.name(address),
+            std::net::IpAddr::V6(_) => None,
+        };
+        match name {
+            None => Self::Nowhere(host, Fault::UnknownAddress),
+            Some(name) => Self::of(session, Host::Name(name), destination.port()),
+        }
     }
-    let name = match address {
-        std::net::IpAddr::V4(address) => session.pins.name(address),
-        std::net::IpAddr::V6(_) => None,
-    };
-    match name {
-        None => Place::Nowhere(host, Fault::UnknownAddress),
-        Some(name) => match session.internal_name(name.as_str()) {
-            Some(internal) => Place::Internal(internal),
-            None => Place::Host(Host::Name(name)),
-        },
+
+    /// Where a host leads that was named.
+    pub(crate) fn of(session: &Session, host: Host, port: u16) -> Self {
+        let name = match host {
+            Host::Name(name) => name,
+            Host::Address(address) => return Self::at(session, SocketAddr::new(address, port)),
+        };
+        match session.internal_name(name.as_str()) {
+            Some(internal) => Self::Internal(internal),
+            None if name.as_str() == PROXY_HOST => Self::Proxy,
+            None => Self::Host(Host::Name(name)),
+        }
     }
 }
 
 /// A connection to a host that may be allowed.
-struct Conversation {
+pub(crate) struct Conversation {
     session: Arc<Session>,
     host: Host,
     port: u16,
 }
 
 impl Conversation {
+    pub(crate) fn new(session: Arc<Session>, host: Host, port: u16) -> Self {
+        Self { session, host, port }
+    }
+
     async fn begin(&self, mut stream: TcpStream) {
         if let Some(action) = self.closed_whatever_is_spoken() {
             let denial = self.session.refuse(action).await;
@@ -150,7 +204,7 @@ impl Conversation {
     }
 
     /// The refused action, where no first byte could make a difference.
-    fn closed_whatever_is_spoken(&self) -> Option<Action> {
+    pub(crate) fn closed_whatever_is_spoken(&self) -> Option<Action> {
         let policy = self.session.policy();
         let refused = |protocol| policy.evaluate(&self.connect(protocol)).verdict == Verdict::Deny;
         if !Protocol::SPOKEN.into_iter().all(refused) {

@@ -47,6 +47,18 @@ pub(crate) enum Shut {
 }
 
 impl Opened {
+    /// An admitted connection over something that is no socket.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn of(admitted: Admitted<kind::Egress>) -> Self {
+        Self {
+            stream: None,
+            meter: Arc::new(Meter::new()),
+            admitted,
+            details: Map::new(),
+            since: Instant::now(),
+        }
+    }
+
     /// The connection itself, once.
     pub(crate) fn take_stream(&mut self) -> Option<TcpStream> {
         self.stream.take()

@@ -148,7 +148,11 @@ impl Guard {
         Ok(Some(Arc::new(credentials)))
     }
 
-    fn session(&self, scope: Scope, credentials: Option<Arc<RunCredentials>>) -> Result<Arc<Session>, Unsigned> {
+    pub(crate) fn session(
+        &self,
+        scope: Scope,
+        credentials: Option<Arc<RunCredentials>>,
+    ) -> Result<Arc<Session>, Unsigned> {
         let inspects = credentials.is_some() || self.inspector.any(scope.policy());
         let tls = inspects.then(|| Tls::new(scope.run(), &self.trusted)).transpose()?;
         Ok(Arc::new(Session {

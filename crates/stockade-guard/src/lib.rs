@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `guard` | takes boundaries, accepts, closes |
 //! | `connection` | one TCP connection: place, first bytes, splice |
+//! | `proxy` | CONNECT and whole URLs, for clients that insist on a proxy |
 //! | `dns` | synthetic answers over UDP and TCP |
 //! | `tls` | TLS that is opened: the run's authority, strict verification outwards |
 //! | `http` | HTTP, request by request; WebSocket; internal names |
@@ -40,6 +41,9 @@ pub mod credentials;
 mod dial;
 mod dns;
 mod door;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod git;
 mod guard;
 mod http;
@@ -51,6 +55,7 @@ mod meter;
 mod origin;
 mod passage;
 mod pins;
+mod proxy;
 mod refusals;
 mod session;
 mod sniff;

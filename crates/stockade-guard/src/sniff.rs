@@ -77,7 +77,7 @@ fn unfinished(buffer: &[u8]) -> Opening {
 }
 
 /// What these first bytes are; `None` while more are needed.
-fn recognise(buffer: &[u8], longest_line: usize) -> Option<Opening> {
+pub(crate) fn recognise(buffer: &[u8], longest_line: usize) -> Option<Opening> {
     match buffer {
         [HANDSHAKE] => None,
         [HANDSHAKE, 3, ..] => hello(buffer),

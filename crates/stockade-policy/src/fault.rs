@@ -69,6 +69,18 @@ faults! {
     /// CONNECT through a connection that is one already.
     ConnectMethod = "connect_method", "stockade.connect_method",
         "CONNECT would relay to another destination; connect to the destination itself";
+    /// Something other than HTTP/1 is spoken to the proxy.
+    ProxyProtocol = "proxy_protocol", "stockade.proxy",
+        "the proxy speaks HTTP/1.1 alone: CONNECT, or a request with its whole URL";
+    /// SOCKS is spoken to the proxy.
+    Socks = "socks", "stockade.socks",
+        "SOCKS is not spoken; set the client's proxy to http://proxy.stockade.internal:3128";
+    /// A request to the proxy names its path alone.
+    ProxyForm = "proxy_form", "stockade.proxy",
+        "a request to the proxy names its whole URL, like 'GET http://host/path'";
+    /// Bytes behind a CONNECT that was not answered yet.
+    EarlyBytes = "early_bytes", "stockade.proxy",
+        "bytes came behind CONNECT before it was answered; a client waits for the answer";
     /// No first bytes in time.
     Silent = "silent", "stockade.protocol",
         "the client sent nothing; protocols in which the server speaks first need the port in the environment's domains, like 'host:22'";

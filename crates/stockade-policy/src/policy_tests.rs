@@ -156,6 +156,19 @@ fn internal_names_are_always_there_and_only_on_their_port() {
 }
 
 #[test]
+fn the_proxy_is_found_under_every_level_and_leads_not_to_itself() {
+    for level in [NetworkLevel::None, NetworkLevel::Custom, NetworkLevel::Full] {
+        let policy = policy(level, &[]);
+        let proxy = crate::egress::PROXY_HOST;
+        assert_eq!(rule_of(&policy, json!({ "host": proxy })), "+ stockade.internal");
+        for port in [80, 443, crate::egress::PROXY_PORT] {
+            let connect = json!({ "host": proxy, "port": port, "protocol": "http" });
+            assert_eq!(rule_of(&policy, connect), "- stockade.proxy");
+        }
+    }
+}
+
+#[test]
 fn ports_and_protocols() {
     let policy = policy(
         NetworkLevel::Custom,

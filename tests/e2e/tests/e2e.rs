@@ -21,6 +21,7 @@ mod images;
 mod limits;
 mod logs;
 mod production;
+mod proxy;
 mod publishing;
 mod pull_request;
 mod reach;

@@ -26,7 +26,9 @@ fn covered(binding: &CredentialBinding, method: &str, url: &str) -> bool {
         port: port.unwrap_or(if tls { 443 } else { 80 }),
         tls,
     };
-    covers(binding, to, &method.parse().unwrap(), path)
+    Coverage::of(binding)
+        .unwrap()
+        .covers(to, &method.parse().unwrap(), path)
 }
 
 #[test]
@@ -109,4 +111,16 @@ fn paths_are_compared_by_segments_and_lead_nowhere_else() {
     assert!(covered(&any, "GET", "https://a.example.com/@scope%2fname/../x"));
     let root = binding(&["a.example.com"], &[], &["/"]);
     assert!(covered(&root, "GET", "https://a.example.com/x"));
+}
+
+#[test]
+fn a_binding_that_no_rule_could_name_is_refused() {
+    for host in ["localhost", "*.internal", "metadata.google.internal"] {
+        let mut broken = binding(&["a.example.com"], &[], &[]);
+        broken.hosts = vec![host.to_owned()];
+        assert!(
+            matches!(Coverage::of(&broken), Err(CredentialFault::Binding { .. })),
+            "{host}"
+        );
+    }
 }

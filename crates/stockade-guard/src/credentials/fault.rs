@@ -45,6 +45,14 @@ pub enum CredentialFault {
     /// The answer to a request with a credential is in a form that cannot be searched for it.
     #[error("the answer to a request with a credential is {0}, so it cannot be searched for the secret")]
     Opaque(&'static str),
+    /// The binding names no host or path that a rule could name.
+    #[error("the credential '{secret}' is bound to something that cannot be: {why}")]
+    Binding {
+        /// The secret.
+        secret: SecretName,
+        /// What is wrong and what to do.
+        why: String,
+    },
     /// The system gives no random numbers for placeholders.
     #[error("the system gives no random numbers for placeholders")]
     NoRandomness,
@@ -61,6 +69,7 @@ impl CredentialFault {
             Self::Unavailable { .. } => "credential_unavailable",
             Self::Mint { .. } => "credential_mint",
             Self::Opaque(_) => "credential_opaque_answer",
+            Self::Binding { .. } => "credential_binding",
             Self::NoRandomness => "credential_no_randomness",
         }
     }

@@ -3,7 +3,7 @@
 
 use zeroize::Zeroizing;
 
-use super::cover::escaped;
+use super::percent::escaped;
 
 /// What bytes begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

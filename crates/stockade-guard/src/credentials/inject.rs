@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{
     CredentialFault, Placeholder,
-    cover::decoded,
+    percent::decoded,
     placeholder::{Place, holds},
 };
 

@@ -30,6 +30,7 @@ mod inject;
 mod jwt;
 mod oauth;
 mod own;
+mod percent;
 mod placeholder;
 mod run;
 mod scrub;

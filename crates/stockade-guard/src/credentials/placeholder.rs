@@ -6,7 +6,7 @@ use http::{HeaderMap, request::Parts};
 use memchr::memmem::Finder;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::{CredentialFault, cover::decoded, forms::base64_core};
+use super::{CredentialFault, forms::base64_core, percent::decoded};
 
 /// How every placeholder begins. What looks for them looks for this, so that one of another run, of another time or
 /// made up is found as well.

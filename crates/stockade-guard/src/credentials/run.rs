@@ -12,7 +12,8 @@ use stockade_policy::Host;
 use stockade_ports::{Clock, OpenSecret, SecretError, SecretValue, Secrets, StoreError};
 
 use super::{
-    CredentialFault, Destination, Fetch, Placeholder, Repository, Scrubber, cover,
+    CredentialFault, Destination, Fetch, Placeholder, Repository, Scrubber,
+    cover::Coverage,
     fetch::Minted,
     github::{self, NoToken},
     inject::{self, Slot},
@@ -60,6 +61,7 @@ struct Used {
 
 struct Bound {
     binding: CredentialBinding,
+    coverage: Coverage,
     slot: Slot,
     placeholder: Placeholder,
     /// The token in use, and the version of the secret it was asked for with.
@@ -86,11 +88,12 @@ impl RunCredentials {
     ///
     /// # Errors
     ///
-    /// [`CredentialFault::NoRandomness`].
+    /// [`CredentialFault::NoRandomness`], [`CredentialFault::Binding`].
     pub fn new(parts: RunCredentialsParts) -> Result<Self, CredentialFault> {
         let bound = parts.bindings.into_iter().map(|binding| {
             Ok(Bound {
                 slot: Slot::of(&binding.kind),
+                coverage: Coverage::of(&binding)?,
                 placeholder: Placeholder::mint()?,
                 token: tokio::sync::Mutex::default(),
                 binding,
@@ -123,7 +126,7 @@ impl RunCredentials {
     ///
     /// [`CredentialFault::Placeholder`], [`CredentialFault::SeveralValues`].
     pub fn judge(&self, to: Destination<'_>, head: &Parts) -> Result<Option<CredentialUse<'_>>, CredentialFault> {
-        let covers = |bound: &Bound| cover::covers(&bound.binding, to, &head.method, head.uri.path());
+        let covers = |bound: &Bound| bound.coverage.covers(to, &head.method, head.uri.path());
         let place = self.bound.iter().position(covers);
         let bound = place.map(|place| &self.bound[place]);
         let slot = bound.map(|bound| &bound.slot);
@@ -140,7 +143,7 @@ impl RunCredentials {
     /// The secret that some request to this host and port gets, if one does: such connections have to be read.
     pub fn bound_to(&self, host: &Host, port: u16) -> Option<&SecretName> {
         let to = Destination { host, port, tls: true };
-        let bound = self.bound.iter().find(|bound| cover::is_bound(&bound.binding, to));
+        let bound = self.bound.iter().find(|bound| bound.coverage.is_bound(to));
         bound.map(|bound| &bound.binding.secret)
     }
 

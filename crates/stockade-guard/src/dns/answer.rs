@@ -6,7 +6,7 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{DNSClass, Name, RData, Record, RecordType, rdata::A},
 };
-use stockade_policy::{Fault, Host, HostName};
+use stockade_policy::{Fault, Host, HostName, egress::PROXY_HOST};
 
 use crate::{ask, session::Session};
 
@@ -28,7 +28,7 @@ enum Verdict {
 }
 
 /// Answers a question; `None` where even an error would be too much.
-pub(super) async fn answer(session: &Session, question: &[u8]) -> Option<Vec<u8>> {
+pub(crate) async fn answer(session: &Session, question: &[u8]) -> Option<Vec<u8>> {
     // Only questions are answered, or two servers could keep each other busy.
     if question.len() < HEADER || question.len() > MAX_QUESTION || question[2] & 0x80 != 0 {
         return None;
@@ -66,7 +66,7 @@ async fn judge(session: &Session, query: &Query) -> Verdict {
             return Verdict::Denied;
         }
     };
-    let internal = session.internal_name(name.as_str()).is_some();
+    let internal = session.internal_name(name.as_str()).is_some() || name.as_str() == PROXY_HOST;
     if !internal && session.is_denied(&action(name.as_str())) {
         session.refuse(action(name.as_str())).await;
         return Verdict::Denied;

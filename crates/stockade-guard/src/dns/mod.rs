@@ -8,6 +8,8 @@
 mod answer;
 mod serve;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use answer::answer;
 pub(crate) use serve::{serve_datagrams, serve_stream};
 
 /// The port of the Domain Name System.

@@ -7,18 +7,20 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 use stockade_domain::Action;
-use stockade_policy::{Host, Protocol, host_and_port};
+use stockade_policy::{Fault, Host, Protocol, RequestTarget};
 use stockade_ports::InternalBody;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
 use super::{
     filter::Valve,
+    http1::Answering,
     outer::{Outer, Sender},
     problem::problem,
     request::{Pin, Stray, check, outward, strip_hop_by_hop},
@@ -64,10 +66,26 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// For plain HTTP.
-    pub(super) fn plain(session: Arc<Session>, host: Host, port: u16) -> Arc<Self> {
+    pub(super) fn plain(
+        session: Arc<Session>,
+        host: Host,
+        port: u16,
+        idle: Arc<Meter>,
+        valve: Arc<Valve>,
+    ) -> Arc<Self> {
         let action = read_where_needed(&session, &host, port, ask::connect(&host, port, Protocol::Http));
-        let pin = Pin::plain(host.clone(), port);
-        Self::new(session, host, pin, action, Alpn::Http1, Arc::new(Meter::new()), None)
+        Arc::new(Self {
+            pin: Pin::plain(host.clone(), port),
+            session,
+            host,
+            action,
+            alpn: Alpn::Http1,
+            idle,
+            valve,
+            outer: Mutex::default(),
+            upgraded: Mutex::default(),
+            deliveries: TaskTracker::new(),
+        })
     }
 
     /// For HTTP inside TLS, whose connection outwards is open already.
@@ -80,18 +98,6 @@ impl Exchange {
         idle: Arc<Meter>,
         outer: Outer,
     ) -> Arc<Self> {
-        Self::new(session, host, pin, action, alpn, idle, Some(outer))
-    }
-
-    fn new(
-        session: Arc<Session>,
-        host: Host,
-        pin: Pin,
-        action: Action,
-        alpn: Alpn,
-        idle: Arc<Meter>,
-        outer: Option<Outer>,
-    ) -> Arc<Self> {
         Arc::new(Self {
             session,
             host,
@@ -100,19 +106,19 @@ impl Exchange {
             alpn,
             idle,
             valve: Arc::default(),
-            outer: Mutex::new(outer),
-            upgraded: Mutex::new(None),
+            outer: Mutex::new(Some(outer)),
+            upgraded: Mutex::default(),
             deliveries: TaskTracker::new(),
         })
     }
 
-    pub(super) fn action(&self) -> Action {
-        self.action.clone()
+    /// Whether it is for this destination.
+    pub(super) fn is_for(&self, host: &Host, port: u16) -> bool {
+        self.host == *host && self.pin.port == port
     }
 
-    /// The other side of a connection that is no HTTP any more.
-    pub(super) async fn take_upgraded(&self) -> Option<Upgraded> {
-        self.upgraded.lock().await.take()
+    pub(super) fn action(&self) -> Action {
+        self.action.clone()
     }
 
     /// Settles what was open.
@@ -130,22 +136,24 @@ impl Exchange {
     /// Answers one request.
     pub(super) async fn call(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         match check(&request, &self.pin) {
-            Ok(()) => self.judged(request, &self.pin.host, self.action()).await,
+            Ok(target) => self.judged(request, &target, self.action()).await,
             Err(Stray::Fault(fault)) => {
                 let denial = self.session.refuse(ask::faulty(self.action(), fault)).await;
                 self.problem(StatusCode::BAD_REQUEST, &denial)
             }
-            Err(Stray::Authority(authority)) => {
-                let action = ask::with(self.action(), "authority", json!(&authority));
+            Err(Stray::Elsewhere { named, target }) => {
+                let action = ask::with(self.action(), "authority", json!(named));
                 // Behind a bare address stands any name that the policy lets out, as long as no
                 // server name was given; behind a name only itself.
                 let bare = matches!(self.host, Host::Address(_)) && !self.pin.secure;
-                let named = host_and_port(&authority).ok().filter(|_| bare);
-                if let Some((name, _)) = named {
-                    let action = read_where_needed(&self.session, &name, self.pin.port, action.clone());
+                if let Some(target) = target.filter(|_| bare) {
+                    let action = read_where_needed(&self.session, &target.host, self.pin.port, action.clone());
                     if !self.session.is_denied(&action) {
-                        return self.judged(request, &name, action).await;
+                        return self.judged(request, &target, action).await;
                     }
+                } else if bare {
+                    let denial = self.session.refuse(ask::faulty(action, Fault::Disagreement)).await;
+                    return self.problem(StatusCode::FORBIDDEN, &denial);
                 }
                 let denial = self.session.refuse(action).await;
                 self.problem(StatusCode::FORBIDDEN, &denial)
@@ -153,10 +161,10 @@ impl Exchange {
         }
     }
 
-    /// A request that names whom it should: `host`.
-    async fn judged(self: &Arc<Self>, request: Request<Incoming>, host: &Host, action: Action) -> Answer {
+    /// A request that names whom it should.
+    async fn judged(self: &Arc<Self>, request: Request<Incoming>, to: &RequestTarget, action: Action) -> Answer {
         let granted = if self.pin.secure || ask::is_inspected(&action) {
-            judge(&self.session, &self.pin, host, &request).await
+            judge(&self.session, &self.pin, &to.host, &request).await
         } else {
             // No rule looks at requests there: what was said to the connection holds for them.
             Ok(Granted::Under)
@@ -166,7 +174,7 @@ impl Exchange {
             Err(denial) if is_git(&request) => return refusal(request.uri(), &denial.reason),
             Err(denial) => return self.problem(StatusCode::FORBIDDEN, &denial),
         };
-        let answer = self.forward(request, action).await;
+        let answer = self.forward(request, to, action).await;
         if let Granted::Held(admitted) = granted {
             let details = json!({ "status": answer.status().as_u16() });
             crate::session::settle(*admitted, stockade_domain::Outcome::Done, details).await;
@@ -174,10 +182,10 @@ impl Exchange {
         answer
     }
 
-    async fn forward(self: &Arc<Self>, request: Request<Incoming>, action: Action) -> Answer {
+    async fn forward(self: &Arc<Self>, request: Request<Incoming>, to: &RequestTarget, action: Action) -> Answer {
         let upgrade = upgrade::is_asked_for(&request);
         let mut request = request.map(|body| InternalBody::new(body.map_err(Into::into)));
-        outward(&mut request, &self.pin, self.alpn, upgrade);
+        outward(&mut request, to, self.alpn, upgrade);
         let request = match self.through_git(request, &action).await {
             Ok(answer) => return answer,
             Err(request) => request,
@@ -371,6 +379,37 @@ fn unreachable(why: &str) -> (StatusCode, Denial) {
         reason: why.to_owned(),
     };
     (StatusCode::BAD_GATEWAY, denial)
+}
+
+#[async_trait]
+impl Answering for Exchange {
+    fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    fn idle(&self) -> &Arc<Meter> {
+        &self.idle
+    }
+
+    fn valve(&self) -> &Arc<Valve> {
+        &self.valve
+    }
+
+    fn action(&self) -> Action {
+        Self::action(self)
+    }
+
+    async fn call(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+        Self::call(&self, request).await
+    }
+
+    async fn take_upgraded(&self) -> Option<Upgraded> {
+        self.upgraded.lock().await.take()
+    }
+
+    async fn close(&self, ended: &str) {
+        Self::close(self, ended).await;
+    }
 }
 
 /// The action of a connection in the clear, which says so where its requests are judged.

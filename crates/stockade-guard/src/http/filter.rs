@@ -15,11 +15,11 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use stockade_policy::Fault;
+use stockade_policy::{Fault, RequestTarget, Scheme, TargetError, target::Http1Target};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Headers of one request.
-const MAX_HEADERS: usize = 100;
+pub(crate) const MAX_HEADERS: usize = 100;
 /// Longest chunk-size line, extensions included.
 const MAX_CHUNK_LINE: usize = 1024;
 /// Longest trailer section.
@@ -40,7 +40,7 @@ enum Place {
 
 /// What the filter and whoever answers requests tell each other.
 #[derive(Debug, Default)]
-pub(super) struct Valve {
+pub(crate) struct Valve {
     fault: OnceLock<Fault>,
     open: AtomicBool,
 }
@@ -110,24 +110,13 @@ impl<S> Filter<S> {
         }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
-        match request.parse(&self.raw) {
-            Ok(httparse::Status::Complete(length)) => {
-                let next = framing(&request)?;
-                if has_bare_line_end(&self.raw[..length]) {
-                    return Err(Fault::MalformedRequest);
-                }
-                if length > self.max_head {
-                    return Err(Fault::HeaderTooLarge);
-                }
-                self.pass(length);
-                self.place = next;
-                Ok(true)
-            }
-            Ok(httparse::Status::Partial) if self.raw.len() > self.max_head => Err(Fault::HeaderTooLarge),
-            Ok(httparse::Status::Partial) => Ok(false),
-            Err(httparse::Error::TooManyHeaders) => Err(Fault::HeaderTooLarge),
-            Err(_) => Err(Fault::MalformedRequest),
-        }
+        let Some(length) = whole_head(&mut request, &self.raw, self.max_head)? else {
+            return Ok(false);
+        };
+        let next = framing(&request)?;
+        self.pass(length);
+        self.place = next;
+        Ok(true)
     }
 
     fn carry(&mut self, left: u64, done: Place, more: fn(u64) -> Place) -> bool {
@@ -205,6 +194,29 @@ impl<S> Filter<S> {
     }
 }
 
+/// Reads the request head at the front of `raw` and tells its length; `None` while more is needed.
+pub(crate) fn whole_head<'raw>(
+    request: &mut httparse::Request<'_, 'raw>,
+    raw: &'raw [u8],
+    longest: usize,
+) -> Result<Option<usize>, Fault> {
+    match request.parse(raw) {
+        Ok(httparse::Status::Complete(length)) if length > longest => Err(Fault::HeaderTooLarge),
+        Ok(httparse::Status::Complete(length)) if has_bare_line_end(&raw[..length]) => Err(Fault::MalformedRequest),
+        Ok(httparse::Status::Complete(length)) => Ok(Some(length)),
+        Ok(httparse::Status::Partial) if raw.len() > longest => Err(Fault::HeaderTooLarge),
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(httparse::Error::TooManyHeaders) => Err(Fault::HeaderTooLarge),
+        Err(_) => Err(Fault::MalformedRequest),
+    }
+}
+
+/// The values of every header of this name.
+pub(crate) fn values<'raw>(request: &httparse::Request<'_, 'raw>, name: &str) -> Vec<&'raw [u8]> {
+    let named = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name));
+    named.map(|h| h.value.trim_ascii()).collect()
+}
+
 /// Whether a CR or LF stands alone: some servers take it for the end of a line (RFC 9112 2.2).
 fn has_bare_line_end(head: &[u8]) -> bool {
     let mut after_cr = false;
@@ -215,24 +227,39 @@ fn has_bare_line_end(head: &[u8]) -> bool {
     })
 }
 
+/// Has the policy's own reader look at the request target as it was sent: a parser behind this
+/// one drops some of it. That the names are the connection's is for whoever answers to see.
+fn well_formed(request: &httparse::Request<'_, '_>) -> Result<(), Fault> {
+    let hosts: Vec<_> = values(request, "host")
+        .into_iter()
+        .map(String::from_utf8_lossy)
+        .collect();
+    let hosts: Vec<&str> = hosts.iter().map(AsRef::as_ref).collect();
+    let read = RequestTarget::http1(&Http1Target {
+        scheme: Scheme::Http,
+        method: request.method.unwrap_or_default(),
+        target: request.path.unwrap_or_default(),
+        hosts: &hosts,
+    });
+    match read {
+        Err(TargetError::OtherScheme) | Ok(_) => Ok(()),
+        Err(error) if error.is_about_names() => Ok(()),
+        Err(error) => Err(error.fault()),
+    }
+}
+
 /// What follows a request head (RFC 9112 6.3), where that is clear beyond doubt.
 fn framing(request: &httparse::Request<'_, '_>) -> Result<Place, Fault> {
-    let values = |name: &str| -> Vec<&[u8]> {
-        let named = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name));
-        named.map(|h| h.value.trim_ascii()).collect()
-    };
     if request
         .method
         .is_some_and(|method| method.eq_ignore_ascii_case("CONNECT"))
     {
         return Err(Fault::ConnectMethod);
     }
-    if values("host").len() != 1 {
-        return Err(Fault::NoHost);
-    }
+    well_formed(request)?;
     match (
-        values("transfer-encoding").as_slice(),
-        values("content-length").as_slice(),
+        values(request, "transfer-encoding").as_slice(),
+        values(request, "content-length").as_slice(),
     ) {
         ([], []) => Ok(Place::Head),
         ([], [length]) => {

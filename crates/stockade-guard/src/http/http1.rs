@@ -7,10 +7,12 @@ use std::{
     sync::Arc,
 };
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
-use hyper::{server::conn::http1 as server, service::service_fn};
+use http::{Request, StatusCode};
+use hyper::{body::Incoming, server::conn::http1 as server, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use stockade_domain::Action;
 use stockade_policy::{Fault, Host};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -19,33 +21,70 @@ use tokio::{
 
 use super::{
     exchange::{Answer, Exchange},
-    filter::Filter,
+    filter::{Filter, Valve},
+    forward::Forward,
     problem::problem_bytes,
     upgrade::Upgraded,
 };
-use crate::{ask, connection::carry, meter::Metered, session::Session};
+use crate::{
+    ask,
+    connection::carry,
+    meter::{Meter, Metered},
+    session::Session,
+};
+
+/// Who answers the requests of one client connection.
+#[async_trait]
+pub(crate) trait Answering: Send + Sync + 'static {
+    fn session(&self) -> &Arc<Session>;
+
+    /// Silence between the client and the Guard.
+    fn idle(&self) -> &Arc<Meter>;
+
+    fn valve(&self) -> &Arc<Valve>;
+
+    /// What a request that cannot be read is a fault of.
+    fn action(&self) -> Action;
+
+    async fn call(self: Arc<Self>, request: Request<Incoming>) -> Answer;
+
+    /// The other side of a connection that is no HTTP any more.
+    async fn take_upgraded(&self) -> Option<Upgraded>;
+
+    /// Settles what was open.
+    async fn close(&self, ended: &str);
+}
 
 /// Serves the HTTP requests of one connection in the clear.
 pub(crate) async fn serve_plain(session: Arc<Session>, stream: TcpStream, buffer: BytesMut, host: Host, port: u16) {
-    let exchange = Exchange::plain(session, host, port);
+    let idle = Arc::new(Meter::new());
+    let exchange = Exchange::plain(session, host, port, Arc::clone(&idle), Arc::default());
     // Bytes between the client and the Guard, so that a silent client does not stay for ever.
-    let client = Metered::new(stream, Arc::clone(&exchange.idle));
-    serve_http1(exchange, client, buffer).await;
+    serve_http1(exchange, Metered::new(stream, idle), buffer).await;
+}
+
+/// Serves the requests that a client sends to its proxy with their whole URL, of which `buffer`
+/// was read already.
+pub(crate) async fn serve_forward(session: Arc<Session>, stream: TcpStream, buffer: BytesMut) {
+    let forward = Forward::new(session);
+    let client = Metered::new(stream, Arc::clone(forward.idle()));
+    serve_http1(forward, client, buffer).await;
 }
 
 /// Serves the HTTP/1 requests of one connection, of which `buffer` was read already.
-pub(crate) async fn serve_http1<S>(exchange: Arc<Exchange>, client: S, buffer: BytesMut)
+pub(crate) async fn serve_http1<A, S>(answering: Arc<A>, client: S, buffer: BytesMut)
 where
+    A: Answering,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let session = Arc::clone(&exchange.session);
+    let session = Arc::clone(answering.session());
     let largest = session.config.max_header_bytes;
-    let filter = Filter::new(client, buffer, largest, Arc::clone(&exchange.valve));
+    let filter = Filter::new(client, buffer, largest, Arc::clone(answering.valve()));
     let service = {
-        let exchange = Arc::clone(&exchange);
+        let answering = Arc::clone(&answering);
         service_fn(move |request| {
-            let exchange = Arc::clone(&exchange);
-            Box::pin(async move { Ok::<_, Infallible>(exchange.call(request).await) })
+            let answering = Arc::clone(&answering);
+            Box::pin(async move { Ok::<_, Infallible>(answering.call(request).await) })
                 as Pinned<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>
         })
     };
@@ -61,36 +100,43 @@ where
             unread = served.is_err_and(|error| error.is_parse());
             "closed"
         }
-        () = exchange.idle.idle(session.config.idle_timeout) => "idle",
+        () = answering.idle().idle(session.config.idle_timeout) => "idle",
         () = session.stop.cancelled() => "sandbox ended",
     };
     let parts = connection.into_parts();
     let (mut client, rest) = parts.io.into_inner().into_parts();
-    let ended = match (exchange.valve.fault(), exchange.take_upgraded().await) {
+    let ended = match (answering.valve().fault(), answering.take_upgraded().await) {
         (Some(fault), _) => {
-            let denial = session.refuse(ask::faulty(exchange.action(), fault)).await;
+            let denial = session.refuse(ask::faulty(answering.action(), fault)).await;
             let answer = problem_bytes(StatusCode::BAD_REQUEST, &denial.rule, &denial.reason);
             let _ = client.write_all(&answer).await;
             ended
         }
         (None, Some(other)) if ended == "closed" => {
-            tunnel(&exchange, &mut client, other, [parts.read_buf, rest.freeze()]).await
+            tunnel(
+                &session,
+                answering.idle(),
+                &mut client,
+                other,
+                [parts.read_buf, rest.freeze()],
+            )
+            .await
         }
         // The parser found something the filter let pass, and has answered.
         (None, _) if unread => {
             session
-                .refuse(ask::faulty(exchange.action(), Fault::MalformedRequest))
+                .refuse(ask::faulty(answering.action(), Fault::MalformedRequest))
                 .await;
             ended
         }
         (None, _) => ended,
     };
     let _ = client.shutdown().await;
-    exchange.close(ended).await;
+    answering.close(ended).await;
 }
 
 /// Lets the bytes of a WebSocket through, those first that were read with the request.
-async fn tunnel<S>(exchange: &Exchange, client: &mut S, other: Upgraded, early: [Bytes; 2]) -> &'static str
+async fn tunnel<S>(session: &Session, idle: &Meter, client: &mut S, other: Upgraded, early: [Bytes; 2]) -> &'static str
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -100,5 +146,5 @@ where
             return "broken";
         }
     }
-    carry(&exchange.session, client, &mut other, &exchange.idle).await
+    carry(session, client, &mut other, idle).await
 }

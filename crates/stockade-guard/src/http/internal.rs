@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{Request, StatusCode, header::EXPECT};
+use http::{
+    Request, StatusCode, Uri,
+    header::{EXPECT, PROXY_AUTHORIZATION},
+};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -39,7 +42,8 @@ pub(crate) async fn serve_internal(session: Arc<Session>, stream: TcpStream, nam
     }
 }
 
-async fn call(session: &Session, name: &'static str, mut request: Request<Incoming>) -> InternalResponse {
+/// Answers one request for an internal name.
+pub(super) async fn call(session: &Session, name: &'static str, mut request: Request<Incoming>) -> InternalResponse {
     let Ok(host) = Host::parse(name) else {
         return problem(
             StatusCode::MISDIRECTED_REQUEST,
@@ -52,7 +56,7 @@ async fn call(session: &Session, name: &'static str, mut request: Request<Incomi
     if let Err(stray) = check(&request, &pin) {
         let action = ask::connect(&pin.host, pin.port, Protocol::Http);
         let action = match stray {
-            Stray::Authority(authority) => ask::with(action, "authority", json!(authority)),
+            Stray::Elsewhere { named, .. } => ask::with(action, "authority", json!(named)),
             Stray::Fault(fault) => ask::faulty(action, fault),
         };
         let denial = session.refuse(action).await;
@@ -65,6 +69,11 @@ async fn call(session: &Session, name: &'static str, mut request: Request<Incomi
     }
     // Hyper has already told the client to go on.
     request.headers_mut().remove(EXPECT);
+    // What a client says to its proxy is not for the gateway.
+    request.headers_mut().remove(PROXY_AUTHORIZATION);
+    if let Some(path) = request.uri().authority().and(request.uri().path_and_query()).cloned() {
+        *request.uri_mut() = Uri::from(path);
+    }
     let request = request.map(|body| InternalBody::new(body.map_err(Into::into)));
     session.internal.call(session.identity(), name, request).await
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `filter` | lets only HTTP/1 pass that every server reads alike |
 //! | `http1`, `http2` | the client's side of a connection |
+//! | `forward` | requests that a client sends to its proxy |
 //! | `exchange` | one request: whom it names, what the rules say, what comes back |
 //! | `through_git` | the same for requests of git's |
 //! | `outer` | the server's side |
@@ -13,6 +14,7 @@
 
 mod exchange;
 mod filter;
+mod forward;
 mod http1;
 mod http2;
 mod internal;
@@ -24,7 +26,8 @@ mod through_git;
 mod upgrade;
 
 pub(crate) use exchange::Exchange;
-pub(crate) use http1::{serve_http1, serve_plain};
+pub(crate) use filter::{MAX_HEADERS, values, whole_head};
+pub(crate) use http1::{serve_forward, serve_http1, serve_plain};
 pub(crate) use http2::serve_http2;
 pub(crate) use internal::serve_internal;
 pub(crate) use outer::Outer;

@@ -1,13 +1,16 @@
 //! Whom a request is for, and its form on the way out.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
-    header::{CONNECTION, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
-    uri::{PathAndQuery, Scheme},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::{self, PathAndQuery},
 };
-use stockade_policy::{Fault, Host, host_and_port};
+use stockade_policy::{
+    Fault, Host, RequestTarget, Scheme, TargetError, host_and_port,
+    target::{Http1Target, Http2Target},
+};
 
 use super::upgrade;
 use crate::tls::Alpn;
@@ -42,29 +45,29 @@ impl Pin {
 
     /// Its origin (RFC 6454 6.2), such as `https://git.example`.
     pub(super) fn origin(&self) -> String {
-        let authority = self.authority(self.port != self.usual_port());
-        format!("{}://{authority}", self.scheme())
+        let port = (self.port != self.usual_port()).then_some(self.port);
+        format!("{}://{}", self.scheme().as_str(), authority(&self.host, port))
     }
 
-    fn scheme(&self) -> &'static Scheme {
-        if self.secure { &Scheme::HTTPS } else { &Scheme::HTTP }
+    fn scheme(&self) -> Scheme {
+        if self.secure { Scheme::Https } else { Scheme::Http }
     }
 
     /// The port meant where none is named.
     fn usual_port(&self) -> u16 {
-        if self.secure { 443 } else { 80 }
+        self.scheme().default_port()
     }
+}
 
-    /// The authority in canonical form.
-    fn authority(&self, with_port: bool) -> String {
-        let host = match &self.host {
-            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
-            other => other.to_string(),
-        };
-        match with_port {
-            true => format!("{host}:{}", self.port),
-            false => host,
-        }
+/// An authority in canonical form.
+fn authority(host: &Host, port: Option<u16>) -> String {
+    let host = match host {
+        Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+        other => other.to_string(),
+    };
+    match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
     }
 }
 
@@ -72,39 +75,79 @@ impl Pin {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stray {
     /// It names another host or port.
-    Authority(String),
+    Elsewhere {
+        /// The first name that is not the connection's, as it stands there.
+        named: String,
+        /// Where it goes, if all of it names one other place.
+        target: Option<Box<RequestTarget>>,
+    },
     /// It cannot be judged.
     Fault(Fault),
 }
 
-/// Checks that every name in a request is the one the connection was opened for: the `Host`
-/// header and the target's authority, which HTTP/1 has in absolute form (RFC 9112 3.2.2) and
-/// HTTP/2 always (RFC 9113 8.3.1).
-pub(super) fn check<B>(request: &Request<B>, pin: &Pin) -> Result<(), Stray> {
+/// Reads whom a request is for, and checks that this is whom the connection was opened for.
+pub(super) fn check<B>(request: &Request<B>, pin: &Pin) -> Result<RequestTarget, Stray> {
     if request.method() == Method::CONNECT {
         return Err(Stray::Fault(Fault::ConnectMethod));
     }
-    let http2 = request.version() == Version::HTTP_2;
-    let mut hosts = request.headers().get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => agrees(&String::from_utf8_lossy(host.as_bytes()), pin)?,
-        (None, None) if http2 => {}
-        _ => return Err(Stray::Fault(Fault::NoHost)),
-    }
-    let uri = request.uri();
-    match (uri.scheme(), uri.authority()) {
-        (None, None) if !http2 => Ok(()),
-        (Some(scheme), Some(authority)) if scheme == pin.scheme() => agrees(authority.as_str(), pin),
-        _ => Err(Stray::Fault(Fault::MalformedRequest)),
+    let elsewhere = |target| Stray::Elsewhere {
+        named: stranger(request, pin),
+        target,
+    };
+    match target(request, pin.scheme()) {
+        Ok(target) if target.host == pin.host && target.port == pin.port => Ok(target),
+        Ok(target) => Err(elsewhere(Some(Box::new(target)))),
+        Err(error) if error.is_about_names() => Err(elsewhere(None)),
+        // The host is the right one; the request is only not one of this connection.
+        Err(TargetError::OtherScheme) => Err(Stray::Fault(Fault::MalformedRequest)),
+        Err(error) => Err(Stray::Fault(error.fault())),
     }
 }
 
-fn agrees(authority: &str, pin: &Pin) -> Result<(), Stray> {
-    match host_and_port(authority) {
-        Ok((host, port)) if host == pin.host && port.unwrap_or(pin.usual_port()) == pin.port => Ok(()),
+/// Reads whom a request is for, by the policy's own reader: the target's authority, which HTTP/1
+/// has in absolute form (RFC 9112 3.2.2) and HTTP/2 always (RFC 9113 8.3.1), and `Host`.
+pub(super) fn target<B>(request: &Request<B>, scheme: Scheme) -> Result<RequestTarget, TargetError> {
+    let hosts: Vec<Cow<'_, str>> = hosts(request).collect();
+    let hosts: Vec<&str> = hosts.iter().map(AsRef::as_ref).collect();
+    let (method, uri) = (request.method().as_str(), request.uri());
+    let path = uri.path_and_query().map(PathAndQuery::as_str);
+    if request.version() == Version::HTTP_2 {
+        return RequestTarget::http2(&Http2Target {
+            connection: scheme,
+            method,
+            scheme: uri.scheme_str(),
+            authority: uri.authority().map(uri::Authority::as_str),
+            path,
+            hosts: &hosts,
+        });
+    }
+    let whole = uri.authority().map(|_| uri.to_string());
+    RequestTarget::http1(&Http1Target {
+        scheme,
+        method,
+        target: whole.as_deref().or(path).unwrap_or_default(),
+        hosts: &hosts,
+    })
+}
+
+fn hosts<B>(request: &Request<B>) -> impl Iterator<Item = Cow<'_, str>> {
+    let values = request.headers().get_all(HOST).iter();
+    values.map(|value| String::from_utf8_lossy(value.as_bytes()))
+}
+
+/// The first name in a request that is not the connection's, for the record.
+fn stranger<B>(request: &Request<B>, pin: &Pin) -> String {
+    let own = request.uri().authority().map(|authority| Cow::from(authority.as_str()));
+    let mut named = own.into_iter().chain(hosts(request));
+    let strange = |name: &Cow<'_, str>| match host_and_port(name) {
+        Ok((host, port)) => host != pin.host || port.unwrap_or(pin.usual_port()) != pin.port,
+        Err(_) => true,
+    };
+    let name = named.find(strange).unwrap_or_default();
+    match host_and_port(&name) {
         // The policy takes an authority without a port for one of plain HTTP.
-        Ok((_, None)) if pin.secure => Err(Stray::Authority(format!("{authority}:{}", pin.usual_port()))),
-        _ => Err(Stray::Authority(authority.to_owned())),
+        Ok((_, None)) if pin.secure => format!("{name}:{}", pin.usual_port()),
+        _ => name.into_owned(),
     }
 }
 
@@ -112,8 +155,8 @@ fn agrees(authority: &str, pin: &Pin) -> Result<(), Stray> {
 /// in the form of the version, nothing that is meant for the next hop only (RFC 9110 7.6.1). An
 /// upgrade is offered on only where `upgrade` says so.
 ///
-/// Expects a request that [`check`] let pass, or one whose names the policy let out.
-pub(super) fn outward<B>(request: &mut Request<B>, pin: &Pin, alpn: Alpn, upgrade: bool) {
+/// Expects a request that goes where `to` says, which [`check`] let pass or the policy let out.
+pub(super) fn outward<B>(request: &mut Request<B>, to: &RequestTarget, alpn: Alpn, upgrade: bool) {
     let target = match (request.method(), request.uri().path_and_query()) {
         (&Method::OPTIONS, Some(all)) if all.as_str() == "*" => PathAndQuery::from_static("*"),
         (_, Some(target)) => target.clone(),
@@ -128,10 +171,9 @@ pub(super) fn outward<B>(request: &mut Request<B>, pin: &Pin, alpn: Alpn, upgrad
     }
     if alpn == Alpn::Http2 {
         headers.remove(HOST);
-        let authority = pin.authority(pin.port != pin.usual_port());
         let whole = Uri::builder()
-            .scheme(pin.scheme().clone())
-            .authority(authority)
+            .scheme(to.scheme.as_str())
+            .authority(to.authority())
             .path_and_query(target.clone());
         // The parts were a request's before, so they are one again.
         *request.uri_mut() = whole.build().unwrap_or_else(|_| Uri::from(target));
@@ -144,20 +186,17 @@ pub(super) fn outward<B>(request: &mut Request<B>, pin: &Pin, alpn: Alpn, upgrad
     if upgrade {
         upgrade::mark(headers);
     }
-    if let Some(host) = headers.get(HOST).and_then(|host| canonical(host, pin)) {
+    if let Some(host) = headers.get(HOST).and_then(|host| canonical(host, to)) {
         headers.insert(HOST, host);
     }
     *request.uri_mut() = Uri::from(target);
     *request.version_mut() = Version::HTTP_11;
 }
 
-/// A `Host` of this pin in the one spelling that goes out; the port stays if it was named.
-fn canonical(host: &HeaderValue, pin: &Pin) -> Option<HeaderValue> {
-    let (named, port) = host_and_port(host.to_str().ok()?).ok()?;
-    if named != pin.host {
-        return None;
-    }
-    HeaderValue::from_str(&pin.authority(port.is_some())).ok()
+/// A `Host` in the one spelling that goes out; the port stays if it was named.
+fn canonical(host: &HeaderValue, to: &RequestTarget) -> Option<HeaderValue> {
+    let (_, port) = host_and_port(host.to_str().ok()?).ok()?;
+    HeaderValue::from_str(&authority(&to.host, port)).ok()
 }
 
 /// Whether a client takes trailers (RFC 9110 10.1.4); gRPC insists on being told.
@@ -176,8 +215,8 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        // A client could otherwise have the name it was judged by removed.
-        .filter(|name| name != HOST)
+        // A client could otherwise have the name or the length it was judged by removed.
+        .filter(|name| name != HOST && name != CONTENT_LENGTH)
         .collect();
     for name in listed {
         headers.remove(name);
@@ -190,120 +229,5 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pin() -> Pin {
-        Pin::plain(Host::parse("a.example.com").unwrap(), 80)
-    }
-
-    fn request(target: &str, hosts: &[&str]) -> Request<()> {
-        let mut request = Request::builder().uri(target);
-        for host in hosts {
-            request = request.header(HOST, *host);
-        }
-        request.body(()).unwrap()
-    }
-
-    #[test]
-    fn names_that_agree_pass() {
-        for (target, host) in [
-            ("/", "a.example.com"),
-            ("/x?y", "A.Example.com.:80"),
-            ("http://a.example.com/x", "a.example.com"),
-            ("http://A.example.com:80/x", "a.example.com:80"),
-            ("*", "a.example.com"),
-        ] {
-            assert_eq!(check(&request(target, &[host]), &pin()), Ok(()), "{target} {host}");
-        }
-    }
-
-    #[test]
-    fn any_other_name_anywhere_is_seen() {
-        for (target, host) in [
-            ("/", "b.example.com"),
-            ("/", "a.example.com:8080"),
-            ("/", "a.example.com b.example.com"),
-            ("/", "a.example.com,b.example.com"),
-            ("/", "b.example.com@a.example.com"),
-            ("/", ""),
-            ("http://b.example.com/", "a.example.com"),
-            ("http://a.example.com:81/", "a.example.com"),
-            ("http://a.example.com@b.example.com/", "a.example.com"),
-            ("http://b.example.com@a.example.com/", "a.example.com"),
-            ("http://a.example.com/", "b.example.com"),
-        ] {
-            let seen = check(&request(target, &[host]), &pin());
-            assert!(matches!(seen, Err(Stray::Authority(_))), "{target} {host}: {seen:?}");
-        }
-        let https = check(&request("https://a.example.com/", &["a.example.com"]), &pin());
-        assert_eq!(https, Err(Stray::Fault(Fault::MalformedRequest)));
-        assert_eq!(check(&request("/", &[]), &pin()), Err(Stray::Fault(Fault::NoHost)));
-        let two = request("/", &["a.example.com", "a.example.com"]);
-        assert_eq!(check(&two, &pin()), Err(Stray::Fault(Fault::NoHost)));
-    }
-
-    #[test]
-    fn what_goes_out_is_in_origin_form_and_for_the_last_hop() {
-        let mut request = request("http://a.example.com/x?y=1", &["a.example.com"]);
-        let headers = request.headers_mut();
-        headers.insert(CONNECTION, "keep-alive, X-Own, host".parse().unwrap());
-        headers.insert("x-own", "1".parse().unwrap());
-        headers.insert("x-kept", "1".parse().unwrap());
-        headers.insert(UPGRADE, "websocket".parse().unwrap());
-        outward(&mut request, &pin(), Alpn::Http1, false);
-        assert_eq!(request.uri().to_string(), "/x?y=1");
-        let names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["host", "x-kept"]);
-    }
-
-    #[test]
-    fn a_host_goes_out_in_one_spelling() {
-        for (host, expected) in [
-            ("A.Example.COM.", "a.example.com"),
-            ("a.example.com:80", "a.example.com:80"),
-        ] {
-            let mut request = request("/", &[host]);
-            outward(&mut request, &pin(), Alpn::Http1, false);
-            assert_eq!(request.headers()[HOST], expected);
-        }
-    }
-
-    #[test]
-    fn trailers_are_still_taken_after_a_hop() {
-        let mut request = request("/", &["a.example.com"]);
-        request.headers_mut().insert(TE, "gzip, trailers".parse().unwrap());
-        outward(&mut request, &pin(), Alpn::Http1, false);
-        assert_eq!(request.headers()[TE], "trailers");
-        assert_eq!(request.headers()[CONNECTION], "te");
-    }
-
-    #[test]
-    fn http2_has_its_authority_in_the_target() {
-        let pin = Pin::secure(Host::parse("a.example.com").unwrap(), 443);
-        let http2 = |target: &str, hosts: &[&str]| {
-            let mut request = request(target, hosts);
-            *request.version_mut() = Version::HTTP_2;
-            request
-        };
-        let good = [
-            http2("https://a.example.com/x", &[]),
-            http2("https://A.example.com.:443/x", &["a.example.com"]),
-        ];
-        for mut request in good {
-            assert_eq!(check(&request, &pin), Ok(()));
-            outward(&mut request, &pin, Alpn::Http2, false);
-            assert_eq!(request.uri().to_string(), "https://a.example.com/x");
-            assert!(request.headers().is_empty());
-        }
-        let stray = |target: &str, hosts: &[&str]| check(&http2(target, hosts), &pin).unwrap_err();
-        let other = Stray::Authority("b.example.com:443".to_owned());
-        assert_eq!(stray("https://b.example.com/", &["a.example.com"]), other);
-        assert_eq!(stray("https://a.example.com/", &["b.example.com"]), other);
-        let two = stray("https://a.example.com/", &["a.example.com", "a.example.com"]);
-        assert_eq!(two, Stray::Fault(Fault::NoHost));
-        for malformed in [("/", &["a.example.com"][..]), ("http://a.example.com/", &[])] {
-            assert_eq!(stray(malformed.0, malformed.1), Stray::Fault(Fault::MalformedRequest));
-        }
-    }
-}
+#[path = "request_tests.rs"]
+mod tests;

@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub use entry::{DEFAULT_PORTS, DomainEntry};
-pub use names::{INTERNAL_HOSTS, INTERNAL_PORT, is_infrastructure};
+pub use names::{INTERNAL_HOSTS, INTERNAL_PORT, PROXY_HOST, PROXY_PORT, is_infrastructure};
 pub use pattern::HostPattern;
 pub use protocol::Protocol;
 pub(crate) use rule::{Question, Request};
@@ -226,6 +226,15 @@ impl EgressRules {
                 Some(_) => deny(
                     "stockade.internal_port",
                     "internal names answer on port 80 only, in plain HTTP",
+                ),
+            });
+        }
+        if name.as_str() == PROXY_HOST {
+            return Some(match port {
+                None => allow("stockade.internal", "a name the Guard answers itself"),
+                Some(_) => deny(
+                    "stockade.proxy",
+                    "the proxy answers at http://proxy.stockade.internal:3128, inside the sandbox alone, and leads not to itself",
                 ),
             });
         }

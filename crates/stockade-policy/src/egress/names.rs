@@ -6,6 +6,10 @@ use crate::host::HostName;
 pub const INTERNAL_HOSTS: [&str; 2] = ["llm.stockade.internal", "tools.stockade.internal"];
 /// The port of the internal names.
 pub const INTERNAL_PORT: u16 = 80;
+/// The name at which the Guard speaks to clients that insist on a proxy.
+pub const PROXY_HOST: &str = "proxy.stockade.internal";
+/// The port of that proxy.
+pub const PROXY_PORT: u16 = 3128;
 
 /// Names that mean this machine or its cloud whatever an environment says. Metadata services:
 /// Google, AWS, Azure, Tencent, Equinix Metal, IBM.

@@ -59,6 +59,14 @@ pub enum TargetError {
 }
 
 impl TargetError {
+    /// Whether the names in the request are what is wrong, and not its form.
+    pub const fn is_about_names(&self) -> bool {
+        matches!(
+            self,
+            Self::UserInfo | Self::Port(_) | Self::Authority(_) | Self::Host(_) | Self::Disagree { .. }
+        )
+    }
+
     /// The fault that refuses such a request under every policy.
     pub const fn fault(&self) -> Fault {
         match self {

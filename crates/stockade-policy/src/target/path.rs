@@ -146,6 +146,20 @@ impl RequestPath {
         }
     }
 
+    /// Whether every server takes it for `prefix` or something below it. Nothing in it may be in
+    /// doubt but escaped separators, and with those it must be within `prefix` in either reading.
+    pub fn is_surely_within(&self, prefix: &PathPrefix) -> bool {
+        self.is_within(prefix)
+            && match self.doubt {
+                None => true,
+                Some(Doubt::Separator) => {
+                    let split = self.text.replace("%2F", "/").replace("%5C", "/");
+                    Self::parse(&split).is_ok_and(|split| split.doubt.is_none() && split.is_within(prefix))
+                }
+                Some(_) => false,
+            }
+    }
+
     /// Whether some server may take it for `prefix` or something below it: without regard to
     /// ASCII case, to empty segments and to parameters behind `;`.
     pub fn may_be_within(&self, prefix: &PathPrefix) -> bool {

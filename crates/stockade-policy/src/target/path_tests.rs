@@ -180,3 +180,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_escaped_separator_is_within_only_in_both_readings() {
+    let prefix = PathPrefix::parse("/repos/acme").unwrap();
+    for (path, expected) in [
+        ("/repos/acme", true),
+        ("/repos/acme/a%2Fb", true),
+        ("/repos/acme/a%5cb", true),
+        ("/repos%2Facme/x", false),
+        ("/repos/acme%2Fx", false),
+        ("/repos/acme/x%2f..%2f..%2fother", false),
+        ("/repos/acme/x%5c..%5cother", false),
+        ("/repos/acme/x%2f%252e", false),
+        ("/repos/acme/%2e%2e/x", false),
+        ("/repos/acme/x%00", false),
+    ] {
+        assert_eq!(
+            RequestPath::parse(path).unwrap().is_surely_within(&prefix),
+            expected,
+            "{path}"
+        );
+    }
+}

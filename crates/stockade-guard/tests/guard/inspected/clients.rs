@@ -8,7 +8,7 @@ use tokio::{process::Command, time::timeout};
 use super::World;
 
 /// What a program printed, and whether it ended well.
-async fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Option<(bool, String)> {
+pub(crate) async fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Option<(bool, String)> {
     let mut command = Command::new(program);
     // Nothing of the host's settings about certificates.
     for name in [

@@ -3,7 +3,7 @@
 
 mod broker;
 mod by_rules;
-mod clients;
+pub(crate) mod clients;
 mod ech;
 mod git;
 mod http1;
@@ -65,9 +65,9 @@ impl Inspector for Paths {
 }
 
 /// A Guard that inspects `a.example.com`, whose server has a certificate of `pki`.
-struct World {
-    rig: Arc<Rig>,
-    origin: Origin,
+pub(crate) struct World {
+    pub(crate) rig: Arc<Rig>,
+    pub(crate) origin: Origin,
 }
 
 fn plan(pki: &Pki) -> Plan {
@@ -78,7 +78,7 @@ fn plan(pki: &Pki) -> Plan {
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// A client that believes the run's authority alone.
-    fn client(&self, alpn: &[&str]) -> ClientConfig {
+    pub(crate) fn client(&self, alpn: &[&str]) -> ClientConfig {
         trusting(&self.authority(), alpn, rustls::ALL_VERSIONS)
     }
 
