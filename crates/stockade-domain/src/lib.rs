@@ -29,6 +29,7 @@ pub mod id;
 pub mod machine;
 pub mod receipt;
 pub mod repeat;
+pub mod revocation;
 pub mod run;
 pub mod task;
 
@@ -44,8 +45,9 @@ pub use event::{Event, EventType, NewEvent};
 pub use failure::{Failure, FailureClass};
 pub use file_rules::{FileRules, PathPattern, PatternError};
 pub use git::{ObjectId, PullRequestDraft, RefName, RefPrefix, RefRules, RefUpdate, RepoSlug};
-pub use id::{ActionId, ApprovalId, RunId, TaskId, TeamId, TokenId};
+pub use id::{ActionId, ApprovalId, RevocationId, RunId, TaskId, TeamId, TokenId};
 pub use machine::{Command, Machine, RunInput, RunState, Step};
+pub use revocation::Revocation;
 pub use run::{Limits, RepoSpec, Run, RunResult, RunSpec, SnapshotPlan};
 pub use task::Task;
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use stockade_domain::{EgressRule, ExplainedStep, NetworkLevel};
 
 use super::{
-    pattern::HostIndex,
+    pattern::{HostIndex, HostPattern},
     rule::{CompiledRule, Fit, Miss, Question},
 };
 use crate::{host::Host, target::Doubt};
@@ -112,6 +112,12 @@ impl RuleSet {
     /// Whether a rule that lets something out names this very host.
     pub(super) fn opens_exactly(&self, host: &Host, name: &str) -> bool {
         self.about(host).any(|rule| !rule.denies() && rule.names_exactly(name))
+    }
+
+    /// The patterns by which rules let something out to a host.
+    pub(super) fn opening<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a HostPattern> {
+        let rules = self.about(host).filter(|rule| !rule.denies());
+        rules.flat_map(|rule| &rule.hosts).filter(|pattern| pattern.names(host))
     }
 
     /// Whether a rule lets any bytes out to this port.

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use stockade_domain::{
-    ActionRecord, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Run, RunId, RunInput,
-    RunState, SecretName, Step, Task, TaskId, TeamId, Timestamp, TokenId,
+    ActionRecord, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Revocation, RevocationId,
+    Run, RunId, RunInput, RunState, SecretName, Step, Task, TaskId, TeamId, Timestamp, TokenId,
     admission::{AdmitDecision, AdmitRequest, Turn},
 };
 use stockade_ports::{
@@ -15,7 +15,7 @@ use stockade_ports::{
 use super::{
     SqliteStore, actions, approvals, artifacts, change, commit,
     error::{missing, store_error},
-    events, keys, messages, runs, secrets, tasks, tokens,
+    events, keys, messages, revocations, runs, secrets, tasks, tokens,
 };
 
 impl SqliteStore {
@@ -307,6 +307,36 @@ impl Store for SqliteStore {
         let record = secrets::remove(&mut tx, team, name).await?;
         commit(tx).await?;
         Ok(record)
+    }
+
+    async fn put_revocation(&self, revocation: Revocation) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        revocations::insert(&mut tx, &revocation).await?;
+        commit(tx).await
+    }
+
+    async fn revocations(
+        &self,
+        team: Option<TeamId>,
+        environment: Option<&str>,
+        in_force: bool,
+    ) -> Result<Vec<Revocation>, StoreError> {
+        revocations::list(&mut *self.reader().await?, team, environment, in_force).await
+    }
+
+    async fn lift_revocation(
+        &self,
+        team: TeamId,
+        id: RevocationId,
+        by: String,
+        now: Timestamp,
+    ) -> Result<Revocation, StoreError> {
+        let mut tx = self.begin().await?;
+        let mut revocation = revocations::get(&mut tx, team, id).await?;
+        revocation.lift(by, now);
+        revocations::update(&mut tx, &revocation).await?;
+        commit(tx).await?;
+        Ok(revocation)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
