@@ -17,7 +17,9 @@
 //! | [`git`] | git's smart HTTP protocol: what is fetched and pushed |
 //! | `door` | from an action to an admitted, dialled connection |
 //! | `lookup` | names to addresses, each one judged |
-//! | `refusals` | counting what is refused |
+//! | `traffic` | counting and limiting what goes through, and cutting it |
+//! | `revoked` | hosts that operators take away from running sessions |
+//! | `refusals`, `chores` | counting what is refused, and writing it down in time |
 //!
 //! What it cannot see: inside TLS that no rule needs opened. There the server name of the
 //! handshake is what is checked (the outer one, where Encrypted ClientHello hides another), and
@@ -33,6 +35,7 @@
 
 mod ask;
 mod broker;
+mod chores;
 mod config;
 mod connection;
 pub mod credentials;
@@ -50,13 +53,16 @@ mod meter;
 mod origin;
 mod pins;
 mod refusals;
+mod revoked;
 mod session;
 mod sniff;
 mod tls;
+mod traffic;
 
 pub use broker::{Broker, Leaving, Withheld};
 pub use config::GuardConfig;
 pub use dial::{Dial, SystemDial};
+pub use dns::TunnelLimits;
 pub use guard::{Guard, GuardError};
 pub use inspection::{ByPolicy, Inspector, RequestLine};
 pub use origin::{KernelOrigin, Origin};

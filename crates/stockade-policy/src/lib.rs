@@ -39,6 +39,7 @@ mod hosts;
 pub mod import;
 pub mod pattern;
 pub mod policy;
+mod revoked;
 mod rules;
 pub mod target;
 pub mod trusted;
@@ -51,6 +52,7 @@ pub use files::FilePolicy;
 pub use host::{Host, HostError, HostName, host_and_port};
 pub use hosts::hosts_of;
 pub use policy::{Policy, PolicyError};
+pub use revoked::Revoked;
 pub use target::{RequestPath, RequestTarget, Scheme, TargetError};
 pub use trusted::TRUSTED_VERSION;
 

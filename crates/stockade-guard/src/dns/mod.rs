@@ -7,8 +7,11 @@
 
 mod answer;
 mod serve;
+mod tunnel;
 
 pub(crate) use serve::{serve_datagrams, serve_stream};
+pub use tunnel::TunnelLimits;
+pub(crate) use tunnel::Tunnels;
 
 /// The port of the Domain Name System.
 pub(crate) const PORT: u16 = 53;

@@ -5,7 +5,7 @@
 //! ones go over the same connection after they were judged, and a new one is asked for when
 //! the server has closed it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -19,8 +19,9 @@ use tokio::sync::Mutex;
 use super::{
     filter::Valve,
     outer::{Outer, Sender},
-    problem::problem,
+    problem::{problem, status_of},
     request::{Pin, Stray, check, outward, strip_hop_by_hop},
+    toll::Toll,
     upgrade::{self, Upgraded},
 };
 use crate::{
@@ -29,9 +30,10 @@ use crate::{
     door::{Shut, open},
     judge::{Granted, judge},
     lend,
-    meter::{Meter, Metered},
+    meter::Meter,
     session::{Denial, Session},
     tls::{Alpn, Unreached},
+    traffic::{Ledger, Tab, Tap, Tolled},
 };
 
 pub(super) type Answer = Response<InternalBody>;
@@ -42,7 +44,7 @@ pub(crate) struct Exchange {
     /// What was connected to; where it is a bare address, the names come from the client.
     host: Host,
     /// Whom every request must name.
-    pin: Pin,
+    pub(super) pin: Pin,
     /// What connections outwards are let through with.
     action: Action,
     /// What the connection outwards speaks; a new one has to speak the same.
@@ -52,6 +54,10 @@ pub(crate) struct Exchange {
     pub(super) valve: Arc<Valve>,
     outer: Mutex<Option<Outer>>,
     upgraded: Mutex<Option<Upgraded>>,
+    /// What the bytes of an upgraded connection count towards.
+    upgraded_tabs: Mutex<Vec<Arc<Tab>>>,
+    /// What its requests count towards, one for each ledger.
+    tabs: std::sync::Mutex<Vec<Arc<Tab>>>,
 }
 
 impl Exchange {
@@ -94,6 +100,8 @@ impl Exchange {
             valve: Arc::default(),
             outer: Mutex::new(outer),
             upgraded: Mutex::new(None),
+            upgraded_tabs: Mutex::default(),
+            tabs: std::sync::Mutex::default(),
         })
     }
 
@@ -104,6 +112,26 @@ impl Exchange {
     /// The other side of a connection that is no HTTP any more.
     pub(super) async fn take_upgraded(&self) -> Option<Upgraded> {
         self.upgraded.lock().await.take()
+    }
+
+    /// What requests of this connection count towards a ledger.
+    pub(super) fn tab(&self, ledger: &Arc<Ledger>) -> Arc<Tab> {
+        let mut tabs = self.tabs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tab) = tabs.iter().find(|tab| Arc::ptr_eq(tab.ledger(), ledger)) {
+            return Arc::clone(tab);
+        }
+        let tab = Tab::new(ledger);
+        tabs.push(Arc::clone(&tab));
+        tab
+    }
+
+    /// What carries the bytes of a connection that is no HTTP any more.
+    pub(super) async fn take_blind(&self) -> Arc<Tap> {
+        let tabs = std::mem::take(&mut *self.upgraded_tabs.lock().await);
+        match self.outer.lock().await.as_ref() {
+            Some(outer) => outer.tap().blind(tabs),
+            None => Tap::new(Arc::default(), tabs),
+        }
     }
 
     /// Settles what was open.
@@ -151,7 +179,7 @@ impl Exchange {
             Ok(granted) => granted,
             Err(denial) => return self.problem(StatusCode::FORBIDDEN, &denial),
         };
-        let answer = self.forward(request, action).await;
+        let answer = self.counted(request, host, action).await;
         if let Granted::Held(admitted) = granted {
             let details = json!({ "status": answer.status().as_u16() });
             crate::session::settle(*admitted, stockade_domain::Outcome::Done, details).await;
@@ -159,16 +187,35 @@ impl Exchange {
         answer
     }
 
-    async fn forward(&self, request: Request<Incoming>, action: Action) -> Answer {
+    /// Lets a request through as far as the limits go, and its answer.
+    async fn counted(&self, request: Request<Incoming>, host: &Host, action: Action) -> Answer {
+        let toll = match Toll::begin(self, &request, host, &action).await {
+            Ok(toll) => toll,
+            Err(denial) => return self.problem(status_of(&denial), &denial),
+        };
+        let request = toll.request(request.map(|body| InternalBody::new(body.map_err(Into::into))));
+        let answer = self.forward(request, action, &toll.all()).await;
+        match toll.ended() {
+            // Whatever became of a request that was not let through whole.
+            Some(denial) => self.problem(status_of(&denial), &denial),
+            None => {
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    self.upgraded_tabs.lock().await.clone_from(&toll.tabs);
+                }
+                toll.answer(answer)
+            }
+        }
+    }
+
+    async fn forward(&self, mut request: Request<InternalBody>, action: Action, tabs: &[Arc<Tab>]) -> Answer {
         let upgrade = upgrade::is_asked_for(&request);
-        let mut request = request.map(|body| InternalBody::new(body.map_err(Into::into)));
         outward(&mut request, &self.pin, self.alpn, upgrade);
         let brokered = self.brokered(request).await;
         let request = match brokered {
             Ok(request) => request,
             Err(denial) => return self.problem(StatusCode::FORBIDDEN, &denial),
         };
-        let mut response = match self.send(request, action).await {
+        let mut response = match self.send(request, action, tabs).await {
             Ok(response) => response,
             Err(answer) => return answer,
         };
@@ -233,20 +280,30 @@ impl Exchange {
     }
 
     /// Sends a request; streams of HTTP/2 go beside each other.
-    async fn send(&self, request: Request<InternalBody>, action: Action) -> Result<Response<Incoming>, Answer> {
+    async fn send(
+        &self,
+        request: Request<InternalBody>,
+        action: Action,
+        tabs: &[Arc<Tab>],
+    ) -> Result<Response<Incoming>, Answer> {
         let mut place = self.outer.lock().await;
         self.ready(&mut place, action).await?;
         let Some(outer) = place.as_mut() else {
             return Err(self.unreachable("the connection is gone"));
         };
+        if let Err(spent) = outer.carries(tabs) {
+            let denial = self.session.limited(self.action(), &spent).await;
+            return Err(self.problem(status_of(&denial), &denial));
+        }
         outer.count();
+        let tap = outer.tap();
         let sent = match &mut outer.sender {
             Sender::Http1(sender) => sender.send_request(request).await,
             Sender::Http2(sender) => {
                 let mut sender = sender.clone();
                 drop(place);
                 let sent = sender.send_request(request).await;
-                return sent.map_err(|error| self.unreachable(&error.to_string()));
+                return sent.map_err(|error| self.severed(&tap, &error.to_string()));
             }
         };
         match sent {
@@ -255,7 +312,7 @@ impl Exchange {
                 if let Some(broken) = place.take() {
                     broken.close("broken").await;
                 }
-                Err(self.unreachable(&error.to_string()))
+                Err(self.severed(&tap, &error.to_string()))
             }
         }
     }
@@ -276,13 +333,12 @@ impl Exchange {
         let opened = open(&self.session, self.host.clone(), self.pin.port, action).await;
         drop(busy);
         let mut opened = opened.map_err(|shut| match shut {
-            Shut::Refused(denial) => self.problem(StatusCode::FORBIDDEN, &denial),
+            Shut::Refused(denial) => self.problem(status_of(&denial), &denial),
             Shut::Failed(error) => self.unreachable(&error),
         })?;
         let Some(stream) = opened.take_stream() else {
             return Err(self.unreachable("the connection is gone"));
         };
-        let stream = Metered::new(stream, Arc::clone(&opened.meter));
         let stream = match self.secured(stream).await {
             Ok(stream) => stream,
             Err((rule, reason)) => {
@@ -301,7 +357,7 @@ impl Exchange {
     /// Wraps a connection outwards in TLS where the client's is.
     async fn secured(
         &self,
-        stream: Metered<tokio::net::TcpStream>,
+        stream: Tolled<tokio::net::TcpStream>,
     ) -> Result<Box<dyn super::outer::Stream>, (Option<&'static str>, String)> {
         if !self.pin.secure {
             return Ok(Box::new(stream));
@@ -336,6 +392,14 @@ impl Exchange {
         strip_hop_by_hop(response.headers_mut());
         upgrade::mark(response.headers_mut());
         response.map(|body| InternalBody::new(body.map_err(Into::into)))
+    }
+
+    /// Why a connection ended under a request: because it was cut, or as it says itself.
+    fn severed(&self, tap: &Tap, error: &str) -> Answer {
+        match tap.cut.why().and_then(|severed| severed.denial.as_ref()) {
+            Some(denial) => self.problem(status_of(denial), denial),
+            None => self.unreachable(error),
+        }
     }
 
     fn unreachable(&self, why: &str) -> Answer {

@@ -23,7 +23,7 @@ use super::{
     problem::problem_bytes,
     upgrade::Upgraded,
 };
-use crate::{ask, connection::carry, meter::Metered, session::Session};
+use crate::{ask, connection::carry, meter::Metered, session::Session, traffic::Tolled};
 
 /// Serves the HTTP requests of one connection in the clear.
 pub(crate) async fn serve_plain(session: Arc<Session>, stream: TcpStream, buffer: BytesMut, host: Host, port: u16) {
@@ -94,11 +94,12 @@ async fn tunnel<S>(exchange: &Exchange, client: &mut S, other: Upgraded, early: 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut other = TokioIo::new(other);
+    let tap = exchange.take_blind().await;
+    let mut other = Tolled::within(TokioIo::new(other), Arc::clone(&tap));
     for bytes in early {
         if other.write_all(&bytes).await.is_err() {
             return "broken";
         }
     }
-    carry(&exchange.session, client, &mut other, &exchange.idle).await
+    carry(&exchange.session, client, &mut other, &tap).await
 }

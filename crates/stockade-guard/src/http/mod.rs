@@ -7,6 +7,7 @@
 //! | `http1`, `http2` | the client's side of a connection |
 //! | `exchange` | one request: whom it names, what the rules say, what comes back |
 //! | `outer` | the server's side |
+//! | `toll` | what a request and its answer count towards the limits |
 //! | `request` | names, and headers that concern one hop only |
 //! | `upgrade` | WebSocket |
 
@@ -19,6 +20,7 @@ mod outer;
 mod problem;
 mod request;
 mod tasks;
+mod toll;
 mod upgrade;
 
 pub(crate) use exchange::Exchange;

@@ -156,6 +156,17 @@ impl EgressRules {
         &self.traffic
     }
 
+    /// Whether any rule has limits of its own.
+    pub fn limits_rules(&self) -> bool {
+        self.rules.limited().next().is_some()
+    }
+
+    /// Limits of the rule with this id.
+    pub fn limits_of(&self, rule: &str) -> Option<TrafficLimits> {
+        let mut rules = self.rules.limited();
+        rules.find(|(id, _)| id == rule).map(|(_, limits)| limits)
+    }
+
     /// Whether any protocol may be spoken to this port of this name, also by the server first:
     /// an entry names the port, or a rule `tcp`.
     pub fn is_opaque(&self, name: &HostName, port: u16) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use stockade_domain::{EgressRule, ExplainedStep, NetworkLevel};
+use stockade_domain::{EgressRule, ExplainedStep, NetworkLevel, TrafficLimits};
 
 use super::{
     pattern::{HostIndex, HostPattern},
@@ -102,6 +102,13 @@ impl RuleSet {
             (None, Some(rule)) => Ruling::Request { rule, beyond: true },
             (None, None) => Ruling::Silent,
         }
+    }
+
+    /// Rules with limits on what they let out, by their ids.
+    pub(super) fn limited(&self) -> impl Iterator<Item = (String, TrafficLimits)> {
+        let limited = |rule: &&CompiledRule| !rule.rule.limits.is_unlimited() || rule.rule.max_request_bytes.is_some();
+        let rules = self.rules.iter().filter(limited);
+        rules.map(|rule| (rule.id(), rule.rule.limits))
     }
 
     /// Whether a rule looks at requests.
