@@ -32,6 +32,7 @@ pub mod repeat;
 pub mod revocation;
 pub mod run;
 pub mod task;
+pub mod traffic;
 
 pub use action::{Action, ActionKind, ActionRecord, Outcome, PolicyVerdict, Verdict};
 pub use agent::{AgentKind, AgentSpec, HarnessProfile, LimitsPatch, ProfileFile, Rule, RuleMatch, RuleVerdict, Wire};
@@ -50,6 +51,7 @@ pub use machine::{Command, Machine, RunInput, RunState, Step};
 pub use revocation::Revocation;
 pub use run::{Limits, RepoSpec, Run, RunResult, RunSpec, SnapshotPlan};
 pub use task::Task;
+pub use traffic::Traffic;
 
 /// A point in time, UTC. Serialized as RFC 3339.
 pub type Timestamp = jiff::Timestamp;

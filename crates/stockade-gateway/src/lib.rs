@@ -23,6 +23,7 @@ mod events;
 mod freeze;
 mod limits;
 pub mod llm;
+mod revocations;
 mod routes;
 mod runs;
 mod secrets;

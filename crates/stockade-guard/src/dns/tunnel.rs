@@ -28,7 +28,7 @@ pub struct TunnelLimits {
     /// Bytes of all different names, the wildcard's suffix left out.
     pub bytes: usize,
     /// Different names with a label that reads like encoded data: 40 characters and more, with
-    /// 4 bits of entropy in each.
+    /// 4.35 bits of entropy in each, which words and hexadecimal digits do not reach.
     pub dense: usize,
     /// New names within any minute.
     pub names_per_minute: NonZeroU64,
@@ -52,7 +52,7 @@ impl Default for TunnelLimits {
 /// A label that reads like encoded data is so long at least.
 const DENSE_LENGTH: usize = 40;
 /// And has so many bits of entropy in each character at least.
-const DENSE_BITS: f64 = 4.0;
+const DENSE_BITS: f64 = 4.35;
 
 /// The names below every wildcard of one session.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ pub(crate) mod live;
 pub(crate) mod prompt;
 pub(crate) mod style;
 pub(crate) mod table;
+pub(crate) mod traffic;
 
 use std::{
     io::{self, Write as _},
