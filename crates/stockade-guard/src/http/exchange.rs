@@ -14,7 +14,7 @@ use serde_json::json;
 use stockade_domain::Action;
 use stockade_policy::{Host, Protocol, host_and_port};
 use stockade_ports::InternalBody;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::{
     filter::Valve,
@@ -33,7 +33,7 @@ use crate::{
     meter::Meter,
     session::{Denial, Session},
     tls::{Alpn, Unreached},
-    traffic::{Ledger, Tab, Tap, Tolled},
+    traffic::{Cut, Ledger, Tab, Tap, Tolled},
 };
 
 pub(super) type Answer = Response<InternalBody>;
@@ -53,6 +53,8 @@ pub(crate) struct Exchange {
     pub(super) idle: Arc<Meter>,
     pub(super) valve: Arc<Valve>,
     outer: Mutex<Option<Outer>>,
+    /// What ends the connection outwards from outside.
+    cut: watch::Sender<Option<Arc<Cut>>>,
     upgraded: Mutex<Option<Upgraded>>,
     /// What the bytes of an upgraded connection count towards.
     upgraded_tabs: Mutex<Vec<Arc<Tab>>>,
@@ -98,6 +100,7 @@ impl Exchange {
             alpn,
             idle,
             valve: Arc::default(),
+            cut: watch::Sender::new(outer.as_ref().map(|outer| Arc::clone(&outer.tap().cut))),
             outer: Mutex::new(outer),
             upgraded: Mutex::new(None),
             upgraded_tabs: Mutex::default(),
@@ -134,8 +137,42 @@ impl Exchange {
         }
     }
 
+    /// Resolves when the connection outwards is cut.
+    pub(super) async fn severed(&self) {
+        let mut cuts = self.cut.subscribe();
+        loop {
+            let cut = cuts.borrow_and_update().clone();
+            let happened = async {
+                match &cut {
+                    Some(cut) => cut.happened().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = happened => return,
+                changed = cuts.changed() => if changed.is_err() { std::future::pending().await },
+            }
+        }
+    }
+
+    /// Settles a connection that was cut, beside whatever still waits for it.
+    pub(super) fn spawn_close(self: &Arc<Self>) {
+        self.cut.send_replace(None);
+        let own = Arc::clone(self);
+        self.session.tasks.spawn(async move {
+            let mut place = own.outer.lock().await;
+            let is_cut = place.as_ref().is_some_and(|outer| outer.tap().cut.why().is_some());
+            let cut = if is_cut { place.take() } else { None };
+            drop(place);
+            if let Some(cut) = cut {
+                cut.close("cut").await;
+            }
+        });
+    }
+
     /// Settles what was open.
     pub(super) async fn close(&self, ended: &str) {
+        self.cut.send_replace(None);
         if let Some(outer) = self.outer.lock().await.take() {
             outer.close(ended).await;
         }
@@ -303,7 +340,7 @@ impl Exchange {
                 let mut sender = sender.clone();
                 drop(place);
                 let sent = sender.send_request(request).await;
-                return sent.map_err(|error| self.severed(&tap, &error.to_string()));
+                return sent.map_err(|error| self.broken(&tap, &error.to_string()));
             }
         };
         match sent {
@@ -312,7 +349,7 @@ impl Exchange {
                 if let Some(broken) = place.take() {
                     broken.close("broken").await;
                 }
-                Err(self.severed(&tap, &error.to_string()))
+                Err(self.broken(&tap, &error.to_string()))
             }
         }
     }
@@ -350,7 +387,9 @@ impl Exchange {
             }
         };
         let outer = Outer::speak(stream, opened, self.alpn, &self.session.config).await;
-        *place = Some(outer.map_err(|error| self.unreachable(&error))?);
+        let outer = outer.map_err(|error| self.unreachable(&error))?;
+        self.cut.send_replace(Some(Arc::clone(&outer.tap().cut)));
+        *place = Some(outer);
         Ok(())
     }
 
@@ -395,7 +434,7 @@ impl Exchange {
     }
 
     /// Why a connection ended under a request: because it was cut, or as it says itself.
-    fn severed(&self, tap: &Tap, error: &str) -> Answer {
+    fn broken(&self, tap: &Tap, error: &str) -> Answer {
         match tap.cut.why().and_then(|severed| severed.denial.as_ref()) {
             Some(denial) => self.problem(status_of(denial), denial),
             None => self.unreachable(error),

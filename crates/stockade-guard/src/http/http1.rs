@@ -56,13 +56,17 @@ where
         .preserve_header_case(true)
         .serve_connection(TokioIo::new(filter), service);
     let mut unread = false;
-    let ended = tokio::select! {
-        served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
-            unread = served.is_err_and(|error| error.is_parse());
-            "closed"
+    let ended = loop {
+        tokio::select! {
+            served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                unread = served.is_err_and(|error| error.is_parse());
+                break "closed";
+            }
+            // The client stays, and is told when it asks again. Before that, a request that waits is answered.
+            () = exchange.severed() => exchange.spawn_close(),
+            () = exchange.idle.idle(session.config.idle_timeout) => break "idle",
+            () = session.stop.cancelled() => break "sandbox ended",
         }
-        () = exchange.idle.idle(session.config.idle_timeout) => "idle",
-        () = session.stop.cancelled() => "sandbox ended",
     };
     let parts = connection.into_parts();
     let (mut client, rest) = parts.io.into_inner().into_parts();

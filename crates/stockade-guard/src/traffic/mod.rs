@@ -178,3 +178,73 @@ pub(crate) fn charged<'a>(tabs: impl Iterator<Item = &'a Tab>) -> Map<String, Va
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use stockade_domain::{AgentKind, AgentSpec, Environment, LimitsPatch, NetworkLevel, NewEvent, RunId, Timestamp};
+
+    use super::*;
+
+    fn policy() -> Policy {
+        let agent = AgentSpec {
+            name: "a".to_owned(),
+            description: String::new(),
+            kind: AgentKind::Builtin { tools: Vec::new() },
+            model: None,
+            instructions: None,
+            rules: Vec::new(),
+            limits: LimitsPatch::default(),
+        };
+        let mut environment = Environment::named("e", NetworkLevel::Custom);
+        let limits = json!({ "bytes_up": 1000, "connections": 10, "requests": 5 });
+        environment.traffic = serde_json::from_value(limits.clone()).unwrap();
+        let rules = json!([{ "name": "r", "verdict": "allow", "hosts": ["a.example.com"], "protocols": ["tcp"],
+            "ports": [9000], "limits": { "bytes_up": 500, "connections": 2 } }]);
+        environment.egress = serde_json::from_value(rules).unwrap();
+        Policy::compile(&agent, &environment).unwrap()
+    }
+
+    #[test]
+    fn what_earlier_sandboxes_used_counts() {
+        let policy = policy();
+        let event = |kind, data| {
+            let run = RunId::from_uuid(uuid::Uuid::nil());
+            Event::place(NewEvent::new(kind, data), run, 1, Timestamp::UNIX_EPOCH, None)
+        };
+        let allowed = |id: &str| {
+            let args = json!({ "host": "a.example.com", "port": 9000, "protocol": "tcp" });
+            let data = json!({ "action": id, "kind": "egress", "operation": "connect", "target": "", "args": args });
+            event(EventType::EgressAllowed, data)
+        };
+        let charged = json!({
+            "env.traffic": { "bytes_up": 900, "requests": 5, "connections": 1 },
+            "env.egress[0]:r": { "bytes_up": 400, "connections": 1 },
+            "env.egress[7]:gone": { "bytes_up": 1 },
+        });
+        let settled = json!({ "action": "one", "kind": "egress", "details": { "charged": charged } });
+        let events = [
+            allowed("one"),
+            event(EventType::ActionSettled, settled),
+            // Its process died.
+            allowed("two"),
+        ];
+        let traffic = Traffic::new(&policy);
+        traffic.restore(&policy, &events);
+        let run = Tab::new(traffic.run().unwrap());
+        assert!(matches!(
+            reserve(&[Arc::clone(&run)], Way::Up, 500),
+            Reserved::Bytes(100)
+        ));
+        assert!(run.request().is_err());
+        assert!(run.connection().is_ok(), "2 of 10 were used");
+        let action = serde_json::from_value(allowed("three").data).unwrap();
+        let rules = traffic.rules(&traffic.bounds(&policy, &action));
+        assert_eq!(
+            Tab::new(&rules[0]).connection().unwrap_err().rule(),
+            "env.egress[0]:r.connections"
+        );
+        let fresh = Traffic::new(&policy);
+        let rules = fresh.rules(&fresh.bounds(&policy, &action));
+        assert!(Tab::new(&rules[0]).connection().is_ok(), "control");
+    }
+}

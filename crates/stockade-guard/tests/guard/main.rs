@@ -12,5 +12,6 @@ mod internal;
 mod lifecycle;
 mod rig;
 mod tls;
+mod traffic;
 mod trial;
 mod world;
