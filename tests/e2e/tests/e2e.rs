@@ -24,5 +24,6 @@ mod reach;
 mod redteam;
 mod rootless;
 mod secrets;
+mod traffic;
 mod traps;
 mod upstream;

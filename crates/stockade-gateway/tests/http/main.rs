@@ -9,6 +9,7 @@ mod harness;
 mod identity;
 mod problems;
 mod raw;
+mod revoking;
 mod runs;
 mod secrets;
 mod tokens;
