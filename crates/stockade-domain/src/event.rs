@@ -92,6 +92,12 @@ event_types! {
     EgressAllowed = "egress.allowed",
     /// The gate refused a connection or a name look-up.
     EgressDenied = "egress.denied",
+    /// The run's traffic ran into one of its limits; the first time for each.
+    EgressLimit = "egress.limit",
+    /// An operator took hosts away from the run's environment; its connections there are closed.
+    EgressRevoked = "egress.revoked",
+    /// A revocation was lifted.
+    EgressRestored = "egress.restored",
     /// A model call ended (the settlement of a model action).
     ModelCall = "model.call",
     /// A limit was reached.

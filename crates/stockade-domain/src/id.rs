@@ -72,6 +72,7 @@ id_type!(/** What was asked. */ TaskId, "task", "task");
 id_type!(/** One attempt at a task. */ RunId, "run", "run");
 id_type!(/** One thing that wanted to leave a sandbox. */ ActionId, "act", "action");
 id_type!(/** A question to a person. */ ApprovalId, "apr", "approval");
+id_type!(/** Hosts taken away from the runs of an environment. */ RevocationId, "rev", "revocation");
 id_type!(/** An API token; the id is public, the secret is not. */ TokenId, "tok", "token");
 
 impl TeamId {

@@ -29,8 +29,10 @@ pub mod id;
 pub mod machine;
 pub mod receipt;
 pub mod repeat;
+pub mod revocation;
 pub mod run;
 pub mod task;
+pub mod traffic;
 
 pub use action::{Action, ActionKind, ActionRecord, Outcome, PolicyVerdict, Verdict};
 pub use agent::{AgentKind, AgentSpec, HarnessProfile, LimitsPatch, ProfileFile, Rule, RuleMatch, RuleVerdict, Wire};
@@ -47,10 +49,12 @@ pub use git::{
     GitHost, HostCredential, ObjectId, OpenPullRequest, Publication, PublishPlan, PullRequestDraft, PullRequestPlan,
     RefName, RefPrefix, RefRules, RefUpdate, RepoSlug,
 };
-pub use id::{ActionId, ApprovalId, RunId, TaskId, TeamId, TokenId};
+pub use id::{ActionId, ApprovalId, RevocationId, RunId, TaskId, TeamId, TokenId};
 pub use machine::{Command, Machine, RunInput, RunState, Step};
+pub use revocation::Revocation;
 pub use run::{Limits, RepoSpec, Run, RunResult, RunSpec, SnapshotPlan};
 pub use task::Task;
+pub use traffic::Traffic;
 
 /// A point in time, UTC. Serialized as RFC 3339.
 pub type Timestamp = jiff::Timestamp;

@@ -9,8 +9,9 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActionKind, ActionRecord, AddressException, Amounts, Approval, Digest, Event, EventType, Run, Verdict,
-    canonical_json, run::FileChange,
+    ActionRecord, AddressException, Amounts, Approval, Digest, Event, EventType, Run, Verdict, canonical_json,
+    run::FileChange,
+    traffic::{Traffic, TrafficOf, destinations},
 };
 
 /// Payload type of in-toto statements in DSSE.
@@ -95,6 +96,9 @@ pub struct Predicate {
     /// Special address ranges that were open to the run, each with its reason and its use.
     #[serde(default)]
     pub address_exceptions: Vec<ExceptionUse>,
+    /// Hosts that operators took away while the run went on, from its `egress.revoked` events.
+    #[serde(default)]
+    pub revocations: Vec<serde_json::Value>,
     /// Files changed.
     pub files: Vec<FileChange>,
     /// What was spent.
@@ -127,8 +131,11 @@ pub struct Destination {
     pub verdict: Verdict,
     /// The rule.
     pub rule: String,
-    /// How often.
+    /// How often: what was only counted included.
     pub count: u64,
+    /// What went there and came back, all connections together.
+    #[serde(default)]
+    pub traffic: Traffic,
 }
 
 /// A special address range that was open to a run.
@@ -156,17 +163,21 @@ pub struct EventChain {
 pub struct Evidence {
     sandboxes: Vec<serde_json::Value>,
     exceptions: Vec<String>,
+    revocations: Vec<serde_json::Value>,
+    traffic: TrafficOf,
 }
 
 impl Evidence {
-    /// Takes from an event what a receipt tells: the sandbox as measured, and the address
-    /// exception that a connection needed.
+    /// Takes from an event what a receipt tells: the sandbox as measured, what was revoked, what a
+    /// connection carried and the address exception it needed.
     pub fn take(&mut self, event: Event) {
         match event.kind {
             EventType::SandboxReady => self.sandboxes.push(event.data),
+            EventType::EgressRevoked => self.revocations.push(event.data),
             EventType::ActionSettled => {
                 let used = event.data["details"]["address_exception"].as_str();
                 self.exceptions.extend(used.map(str::to_owned));
+                self.traffic.take(&event.data);
             }
             _ => {}
         }
@@ -209,7 +220,8 @@ impl Statement {
                 policy: run.spec.policy_version,
                 prompt: Digest::of_bytes(run.spec.prompt.as_bytes()),
             },
-            destinations: destinations(&actions),
+            destinations: destinations(&actions, &evidence.traffic),
+            revocations: evidence.revocations,
             address_exceptions: exceptions(&run, &evidence.exceptions),
             files: run
                 .result
@@ -237,25 +249,6 @@ impl Statement {
             predicate,
         }
     }
-}
-
-fn destinations(actions: &[ActionRecord]) -> Vec<Destination> {
-    let mut rows: Vec<Destination> = Vec::new();
-    for action in actions.iter().filter(|a| a.action.kind == ActionKind::Egress) {
-        let same = |row: &&mut Destination| {
-            row.target == action.action.target && row.verdict == action.verdict && row.rule == action.rule
-        };
-        match rows.iter_mut().find(same) {
-            Some(row) => row.count += 1,
-            None => rows.push(Destination {
-                target: action.action.target.clone(),
-                verdict: action.verdict,
-                rule: action.rule.clone(),
-                count: 1,
-            }),
-        }
-    }
-    rows
 }
 
 /// DSSE pre-authentication encoding, version 1.

@@ -148,3 +148,68 @@ fn an_address_exception_stands_with_its_reason_and_its_use() {
         .collect();
     assert_eq!(used, [("10.0.0.0/8", "mirror", 1), ("fd00::/16", "unused", 0)]);
 }
+
+#[test]
+fn destinations_add_up_what_they_carried_and_what_was_only_counted() {
+    let record = |n: u128, target: &str, verdict: Verdict, args: serde_json::Value| ActionRecord {
+        id: crate::ActionId::from_uuid(Uuid::from_u128(n)),
+        run: RunId::from_uuid(Uuid::from_u128(1)),
+        attempt: 1,
+        action: crate::Action {
+            kind: crate::ActionKind::Egress,
+            operation: "connect".into(),
+            target: target.into(),
+            args,
+        },
+        digest: Digest::ZERO,
+        verdict,
+        rule: "r".into(),
+        reason: String::new(),
+        approval: None,
+        reserved: Amounts::ZERO,
+        outcome: None,
+        spent: Amounts::ZERO,
+        asked_at: Timestamp::UNIX_EPOCH,
+        settled_at: None,
+    };
+    let actions = vec![
+        record(1, "a.example.com:443", Verdict::Allow, json!({})),
+        record(2, "evil.example:443", Verdict::Deny, json!({})),
+        record(3, "a.example.com:443", Verdict::Allow, json!({})),
+        record(
+            4,
+            "evil.example:443",
+            Verdict::Deny,
+            json!({ "attempts": 57, "counted": 56 }),
+        ),
+    ];
+    let settled = |n: u128, up: u64, blind: u64| {
+        let id = crate::ActionId::from_uuid(Uuid::from_u128(n));
+        let details = json!({ "bytes_up": up, "bytes_down": 1, "blind_up": blind, "blind_down": 0, "duration_ms": 7 });
+        let new = NewEvent::new(EventType::ActionSettled, json!({ "action": id, "details": details }));
+        Event::place(
+            new,
+            RunId::from_uuid(Uuid::from_u128(1)),
+            1,
+            Timestamp::UNIX_EPOCH,
+            None,
+        )
+    };
+    let mut evidence = Evidence::default();
+    evidence.take(settled(1, 10, 10));
+    evidence.take(settled(3, 5, 0));
+    let statement = Statement::new(run(), actions, Vec::new(), evidence);
+    let [reached, refused] = statement.predicate.destinations.as_slice() else {
+        panic!("{:?}", statement.predicate.destinations);
+    };
+    let expected = Traffic {
+        connections: 2,
+        requests: 0,
+        bytes_up: 15,
+        bytes_down: 2,
+        blind_bytes: 10,
+        duration_ms: 14,
+    };
+    assert_eq!((reached.count, reached.traffic), (2, expected));
+    assert_eq!((refused.count, refused.traffic), (57, Traffic::default()));
+}

@@ -154,7 +154,8 @@ pub struct RunResult {
     /// Digest of the patch.
     #[serde(default)]
     pub patch_digest: Option<Digest>,
-    /// Limits of the sandbox that the run met on its way, for example `pids=64`.
+    /// Limits of the sandbox and of its traffic that the run met on its way, for example `pids=64`
+    /// or `env.traffic.bytes_up=1048576`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits_hit: Vec<String>,
     /// What became of the change outside, where that was asked for and there was one.

@@ -180,6 +180,7 @@ impl Claims {
                         look_after(&self.shared, &self.hands, run);
                         continue;
                     }
+                    Ok(Topic::Revocations) => continue,
                     Err(broadcast::error::RecvError::Lagged(_)) => self.hands.wake_all(),
                     // A bus that is gone leaves the tick.
                     Err(broadcast::error::RecvError::Closed) => {

@@ -65,6 +65,7 @@ impl Caller {
             | Permission::Read
             | Permission::Run
             | Permission::Decide
+            | Permission::Revoke
             | Permission::Secrets
             | Permission::Tokens => true,
         }

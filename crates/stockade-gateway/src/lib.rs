@@ -24,6 +24,7 @@ mod freeze;
 mod limits;
 pub mod llm;
 mod publish;
+mod revocations;
 mod routes;
 mod runs;
 mod secrets;

@@ -10,7 +10,9 @@ use axum::{
 use http::{Method, Uri};
 use stockade_api::{Problem, ProblemCode};
 
-use crate::{App, about, approvals, artifacts, auth, error::Refusal, events, runs, secrets, tasks, tokens};
+use crate::{
+    App, about, approvals, artifacts, auth, error::Refusal, events, revocations, runs, secrets, tasks, tokens,
+};
 
 /// Who a route answers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +41,8 @@ pub enum Permission {
     Run,
     /// Decide approvals.
     Decide,
+    /// Take hosts away from the runs of an environment, and give them back.
+    Revoke,
     /// Set, list and remove secrets; their values are told to nobody.
     Secrets,
     /// Make, list and revoke tokens.
@@ -94,6 +98,9 @@ routes! {
     GET    "/v1/agents"                     Team   Read   => about::agents;
     GET    "/v1/environments"               Team   Read   => about::environments;
     GET    "/v1/environments/{name}/explain" Team  Read   => about::explain;
+    POST   "/v1/environments/{name}/revocations" Team Revoke => revocations::create;
+    GET    "/v1/environments/{name}/revocations" Team Read => revocations::list;
+    DELETE "/v1/environments/{name}/revocations/{id}" Team Revoke => revocations::lift;
     PUT    "/v1/secrets/{name}"             Team   Secrets => secrets::put;
     GET    "/v1/secrets"                    Team   Secrets => secrets::list;
     DELETE "/v1/secrets/{name}"             Team   Secrets => secrets::remove;

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 
+use crate::dns::TunnelLimits;
+
 /// Settings of the Guard; all limits are per run.
 #[derive(Debug, Clone)]
 pub struct GuardConfig {
@@ -30,6 +32,13 @@ pub struct GuardConfig {
     pub max_names: usize,
     /// DNS questions per second; what is over is dropped.
     pub max_dns_per_second: u32,
+    /// How much names below one wildcard may say.
+    pub tunnel: TunnelLimits,
+    /// How often refusals that were only counted are written down.
+    pub report_interval: Duration,
+    /// How long the store may not say which hosts are revoked; after that nothing is let out and
+    /// what is open is cut.
+    pub revocation_patience: Duration,
     /// Largest HTTP request head, in bytes.
     pub max_header_bytes: usize,
     /// Certificate authorities that inspected servers may be vouched for by, beside the web's:
@@ -51,6 +60,9 @@ impl Default for GuardConfig {
             max_waiting: 32,
             max_names: 4096,
             max_dns_per_second: 1000,
+            tunnel: TunnelLimits::default(),
+            report_interval: Duration::from_secs(10),
+            revocation_patience: Duration::from_secs(5),
             max_header_bytes: 64 * 1024,
             extra_roots: Vec::new(),
         }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use ::http::StatusCode;
 use bytes::BytesMut;
 use serde_json::json;
-use stockade_domain::{Action, Verdict};
+use stockade_domain::Action;
 use stockade_policy::{
     Fault, Host, Protocol,
     egress::{INTERNAL_PORT, PROXY_HOST, PROXY_PORT},
@@ -19,12 +19,12 @@ use crate::{
     ask, dns,
     door::{Opened, Shut, open},
     http,
-    meter::{Meter, Metered},
     pins::Pins,
     proxy,
     session::{Denial, Session},
     sniff::{Opening, Patience, sniff},
     tls::{self, Hello, Inspected},
+    traffic::Tap,
 };
 
 /// Buffer of each direction of a spliced connection, in bytes.
@@ -205,14 +205,13 @@ impl Conversation {
 
     /// The refused action, where no first byte could make a difference.
     pub(crate) fn closed_whatever_is_spoken(&self) -> Option<Action> {
-        let policy = self.session.policy();
-        let refused = |protocol| policy.evaluate(&self.connect(protocol)).verdict == Verdict::Deny;
+        let refused = |protocol| self.session.is_denied(&self.connect(protocol));
         if !Protocol::SPOKEN.into_iter().all(refused) {
             return None;
         }
         // Nothing was spoken yet, so say so, unless that would give another reason.
         let (best, plain) = (self.connect(Protocol::Tls), self.connect(Protocol::Tcp));
-        let same = policy.evaluate(&plain).rule == policy.evaluate(&best).rule;
+        let same = self.session.evaluate(&plain).rule == self.session.evaluate(&best).rule;
         Some(if same { plain } else { best })
     }
 
@@ -311,10 +310,7 @@ impl Conversation {
     async fn tunnel(&self, stream: TcpStream, buffer: BytesMut, action: Action) {
         let tls = action.args["protocol"] == json!(Protocol::Tls.as_str());
         match self.opened(&stream, action).await {
-            Some(Ok(mut opened)) => match opened.take_stream() {
-                Some(outer) => splice(&self.session, stream, buffer, outer, opened).await,
-                None => reset(stream),
-            },
+            Some(Ok(opened)) => splice(&self.session, stream, buffer, opened).await,
             Some(Err(Shut::Refused(_))) if tls => goodbye(stream, &ACCESS_DENIED).await,
             Some(Err(_)) | None => reset(stream),
         }
@@ -325,10 +321,7 @@ impl Conversation {
     /// Only a server that really speaks first makes the connection one of plain bytes; a
     /// client that merely waited is judged by what it says then.
     async fn server_first(&self, mut stream: TcpStream, mut buffer: BytesMut) {
-        let Some(Ok(mut opened)) = self.opened(&stream, self.connect(Protocol::Tcp)).await else {
-            return reset(stream);
-        };
-        let Some(outer) = opened.take_stream() else {
+        let Some(Ok(opened)) = self.opened(&stream, self.connect(Protocol::Tcp)).await else {
             return reset(stream);
         };
         let config = &self.session.config;
@@ -341,7 +334,8 @@ impl Conversation {
             biased;
             () = self.session.stop.cancelled() => Opening::Closed,
             opening = sniff(&mut stream, &mut buffer, patience) => opening,
-            _ = outer.readable() => Opening::Other,
+            () = opened.readable() => Opening::Other,
+            () = opened.tap.cut.happened() => Opening::Closed,
         };
         let needed = self.session.needs_inspection(&self.host, self.port);
         let action = match opening {
@@ -351,7 +345,7 @@ impl Conversation {
                 opened.abort(denial.reason).await;
                 return reset(stream);
             }
-            Opening::Other => return splice(&self.session, stream, buffer, outer, opened).await,
+            Opening::Other => return splice(&self.session, stream, buffer, opened).await,
             Opening::Http => {
                 opened
                     .close("the client spoke HTTP, which is judged request by request")
@@ -367,7 +361,6 @@ impl Conversation {
                 match self.to_inspect(hello) {
                     None => action,
                     Some(asked) if !self.session.is_denied(&ask::inspected(action.clone())) => {
-                        opened.keep(outer);
                         return Box::pin(tls::serve(asked, stream, buffer, opened)).await;
                     }
                     Some(_) => ask::inspected(action),
@@ -380,7 +373,7 @@ impl Conversation {
             opened.abort(denial.reason).await;
             return reset(stream);
         }
-        splice(&self.session, stream, buffer, outer, opened).await;
+        splice(&self.session, stream, buffer, opened).await;
     }
 
     /// Opens the other side; `None` when the client went away or the session ended meanwhile.
@@ -400,20 +393,25 @@ async fn refuse_unreadable(session: &Session, rule: &str, action: Action) -> Den
 }
 
 /// Lets the bytes of a tunnel through and settles it.
-async fn splice(session: &Session, mut stream: TcpStream, buffer: BytesMut, outer: TcpStream, opened: Opened) {
-    let mut outer = Metered::new(outer, Arc::clone(&opened.meter));
+async fn splice(session: &Session, mut stream: TcpStream, buffer: BytesMut, mut opened: Opened) {
+    let Some(mut outer) = opened.take_stream() else {
+        return reset(stream);
+    };
+    let tap = Arc::clone(&opened.tap);
     let ended = match outer.write_all(&buffer).await {
-        Ok(()) => carry(session, &mut stream, &mut outer, &opened.meter).await,
+        Ok(()) => carry(session, &mut stream, &mut outer, &tap).await,
         Err(_) => "broken",
     };
+    drop(outer);
     opened.close(ended).await;
     if ended != "closed" {
         reset(stream);
     }
 }
 
-/// Lets bytes through until both sides are done, nothing moves, or the session ends; says which.
-pub(crate) async fn carry<A, B>(session: &Session, inner: &mut A, outer: &mut B, meter: &Meter) -> &'static str
+/// Lets bytes through until both sides are done, nothing moves, it is cut, or the session ends;
+/// says which.
+pub(crate) async fn carry<A, B>(session: &Session, inner: &mut A, outer: &mut B, tap: &Tap) -> &'static str
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -423,7 +421,8 @@ where
             Ok(_) => "closed",
             Err(_) => "broken",
         },
-        () = meter.idle(session.config.idle_timeout) => "idle",
+        () = tap.meter.idle(session.config.idle_timeout) => "idle",
+        () = tap.cut.happened() => "cut",
         () = session.stop.cancelled() => "sandbox ended",
     }
 }

@@ -22,18 +22,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     GuardConfig,
     broker::Broker,
-    connection,
+    chores, connection,
     credentials::{OwnRequests, Repository, RunCredentials, RunCredentialsParts},
     dial::{Dial, SystemDial},
-    dns,
+    dns::{self, Tunnels},
     git::{GateDoor, GitSession, GitSettings},
     inspection::{ByPolicy, Inspector},
     lookup::Lookup,
     origin::{KernelOrigin, Origin},
     pins::Pins,
     refusals::Refusals,
+    revoked::{Feed, Revocations},
     session::{Session, Trial},
     tls::{Tls, Trusted, Unsigned},
+    traffic::{Live, Traffic},
 };
 
 /// Why there is no Guard.
@@ -58,6 +60,7 @@ pub struct Guard {
     broker: Option<Arc<dyn Broker>>,
     secrets: Option<Arc<dyn Secrets>>,
     trusted: Trusted,
+    revocations: Arc<Feed>,
     config: GuardConfig,
 }
 
@@ -71,6 +74,7 @@ impl Guard {
     /// [`GuardError`] when there is no name server to ask, or an extra root is no certificate.
     pub fn new(gate: Gate, internal: Arc<dyn Internal>, config: GuardConfig) -> Result<Self, GuardError> {
         Ok(Self {
+            revocations: Feed::start(gate.clone(), config.revocation_patience),
             gate,
             internal,
             origin: Arc::new(KernelOrigin),
@@ -150,6 +154,7 @@ impl Guard {
 
     pub(crate) fn session(
         &self,
+        run: &Run,
         scope: Scope,
         credentials: Option<Arc<RunCredentials>>,
     ) -> Result<Arc<Session>, Unsigned> {
@@ -157,6 +162,10 @@ impl Guard {
         let tls = inspects.then(|| Tls::new(scope.run(), &self.trusted)).transpose()?;
         Ok(Arc::new(Session {
             gate: self.gate.clone(),
+            traffic: Traffic::new(scope.policy()),
+            revocations: Revocations::of(&self.revocations, run.team, &run.spec.environment.name),
+            live: Live::default(),
+            tunnels: Tunnels::new(self.config.tunnel),
             scope,
             internal: Arc::clone(&self.internal),
             origin: Arc::clone(&self.origin),
@@ -197,9 +206,15 @@ impl Egress for Guard {
                 environment: run.spec.environment.name.clone(),
                 cause,
             })?;
+        if !self.revocations.read().await {
+            let cause = "the store does not say which hosts are revoked".to_owned();
+            return Err(EgressError::Boundary(cause));
+        }
         let session = self
-            .session(scope, credentials)
+            .session(run, scope, credentials)
             .map_err(|error| EgressError::Boundary(error.to_string()))?;
+        chores::restore(&session, run).await?;
+        session.tasks.spawn(chores::attend(Arc::clone(&session)));
         for listener in sockets.streams {
             let alarm = Alarm(Arc::clone(&session));
             let serve = accept(Arc::clone(&session), listener);
@@ -310,6 +325,11 @@ impl EgressSession for GuardSession {
 
     fn open(&self) {
         self.session.trial.end();
+        self.session.traffic.met.notify_one();
+    }
+
+    fn limits_met(&self) -> Vec<String> {
+        self.session.traffic.limits_met()
     }
 
     fn trust(&self) -> Option<Trust> {
@@ -343,18 +363,19 @@ impl EgressSession for GuardSession {
     }
 
     async fn close(&self) {
-        self.session.stop.cancel();
+        self.session.end();
         self.session.tasks.close();
         let wait = self.session.config.close_timeout;
         if tokio::time::timeout(wait, self.session.tasks.wait()).await.is_err() {
             tracing::warn!(run = %self.session.scope.run(), "connections were still open when the session was closed");
         }
-        self.session.report().await;
+        chores::tell(&self.session).await;
+        self.session.report(usize::MAX).await;
     }
 }
 
 impl Drop for GuardSession {
     fn drop(&mut self) {
-        self.session.stop.cancel();
+        self.session.end();
     }
 }

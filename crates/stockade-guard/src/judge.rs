@@ -30,15 +30,11 @@ pub(crate) async fn judge<B>(
     host: &Host,
     request: &Request<B>,
 ) -> Result<Granted, Denial> {
-    let line = RequestLine {
-        host,
-        port: pin.port,
-        secure: pin.secure,
-        method: request.method().as_str(),
-        path: request.uri().path(),
-        query: request.uri().query(),
-        bytes: stated_length(request),
-    };
+    let line = line(pin, host, request);
+    if let Some(revoked) = session.revocations.denial(std::slice::from_ref(host)) {
+        let refused = session.refuse_because(line.refused(), &revoked.rule, &revoked.reason);
+        return Err(refused.await);
+    }
     let Some(verdict) = session.inspector.judge(session.policy(), &line) else {
         return Ok(Granted::Under);
     };
@@ -85,6 +81,19 @@ pub(crate) async fn judge<B>(
             rule: "stockade.gone".to_owned(),
             reason: "the sandbox ended before a person decided".to_owned(),
         }),
+    }
+}
+
+/// A request as rules see it.
+pub(crate) fn line<'a, B>(pin: &Pin, host: &'a Host, request: &'a Request<B>) -> RequestLine<'a> {
+    RequestLine {
+        host,
+        port: pin.port,
+        secure: pin.secure,
+        method: request.method().as_str(),
+        path: request.uri().path(),
+        query: request.uri().query(),
+        bytes: stated_length(request),
     }
 }
 

@@ -19,7 +19,9 @@
 //! | `passage` | asking the gate for a client that may go away |
 //! | `door` | from an action to an admitted, dialled connection |
 //! | `lookup` | names to addresses, each one judged |
-//! | `refusals` | counting what is refused |
+//! | `traffic` | counting and limiting what goes through, and cutting it |
+//! | `revoked` | hosts that operators take away from running sessions |
+//! | `refusals`, `chores` | counting what is refused, and writing it down in time |
 //!
 //! What it cannot see: inside TLS that no rule needs opened. There the server name of the
 //! handshake is what is checked (the outer one, where Encrypted ClientHello hides another), and
@@ -35,6 +37,7 @@
 
 mod ask;
 mod broker;
+mod chores;
 mod config;
 mod connection;
 pub mod credentials;
@@ -57,13 +60,16 @@ mod passage;
 mod pins;
 mod proxy;
 mod refusals;
+mod revoked;
 mod session;
 mod sniff;
 mod tls;
+mod traffic;
 
 pub use broker::{Broker, Leaving, Withheld};
 pub use config::GuardConfig;
 pub use dial::{Dial, SystemDial};
+pub use dns::TunnelLimits;
 pub use guard::{Guard, GuardError};
 pub use inspection::{ByPolicy, Inspector, RequestLine};
 pub use origin::{KernelOrigin, Origin};

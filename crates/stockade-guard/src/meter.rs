@@ -64,6 +64,16 @@ impl Meter {
         }
     }
 
+    /// Counts bytes out of the sandbox.
+    pub(crate) fn went_up(&self, bytes: usize) {
+        self.count(&self.up, bytes);
+    }
+
+    /// Counts bytes into the sandbox.
+    pub(crate) fn came_down(&self, bytes: usize) {
+        self.count(&self.down, bytes);
+    }
+
     fn count(&self, counter: &AtomicU64, bytes: usize) {
         if bytes > 0 {
             counter.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -7,14 +7,27 @@ use std::sync::{
 
 use stockade_domain::{Action, Amounts, Outcome, PolicyVerdict, Verdict};
 use stockade_gate::{Gate, Refusal, Scope, kind};
-use stockade_policy::{Host, Policy};
+use stockade_policy::{Fault, Host, HostName, Policy, hosts_of};
 use stockade_ports::{Internal, RunIdentity, Tally};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    GuardConfig, broker::Broker, credentials::RunCredentials, dial::Dial, git::GitSession, inspection::Inspector,
-    lookup::Lookup, origin::Origin, passage::Passage, pins::Pins, refusals::Refusals, tls::Tls,
+    GuardConfig, ask,
+    broker::Broker,
+    credentials::RunCredentials,
+    dial::Dial,
+    dns::Tunnels,
+    git::GitSession,
+    inspection::Inspector,
+    lookup::Lookup,
+    origin::Origin,
+    passage::Passage,
+    pins::Pins,
+    refusals::{Due, Refusals},
+    revoked::Revocations,
+    tls::Tls,
+    traffic::{Live, Severed, Spent, Traffic},
 };
 
 /// What every connection and question of one run shares.
@@ -28,6 +41,12 @@ pub(crate) struct Session {
     pub(crate) config: GuardConfig,
     pub(crate) pins: Pins,
     pub(crate) refusals: Refusals,
+    pub(crate) revocations: Revocations,
+    /// What is counted and limited.
+    pub(crate) traffic: Traffic,
+    /// Connections that are open.
+    pub(crate) live: Live,
+    pub(crate) tunnels: Tunnels,
     pub(crate) inspector: Arc<dyn Inspector>,
     pub(crate) broker: Option<Arc<dyn Broker>>,
     /// What the environment puts into requests.
@@ -149,7 +168,7 @@ impl Session {
 
     /// Has the gate write down that an action is refused, and says why it is.
     pub(crate) async fn refuse(&self, action: Action) -> Denial {
-        let verdict = self.policy().evaluate(&action);
+        let verdict = self.evaluate(&action);
         self.refuse_as(action, verdict).await
     }
 
@@ -161,6 +180,12 @@ impl Session {
             reason: reason.to_owned(),
         };
         self.refuse_as(action, verdict).await
+    }
+
+    /// Refuses an action because a limit is reached.
+    pub(crate) async fn limited(&self, action: Action, spent: &Spent) -> Denial {
+        self.traffic.met.notify_one();
+        self.refuse_because(action, &spent.rule(), &spent.reason()).await
     }
 
     async fn refuse_as(&self, action: Action, mut verdict: PolicyVerdict) -> Denial {
@@ -180,33 +205,61 @@ impl Session {
             self.trial.lock().denied.push(host_of(&action));
             return denial;
         }
-        if let Some(counted) = self.refusals.count(&action, &verdict) {
-            self.write_down(&action, counted, verdict).await;
+        if let Some(due) = self.refusals.count(&action, &verdict) {
+            self.write_down(due).await;
         }
         denial
     }
 
-    async fn write_down(&self, action: &Action, counted: Action, verdict: PolicyVerdict) {
-        let refused = self
-            .gate
-            .refuse::<kind::Egress>(&self.scope, counted, verdict.clone())
-            .await;
+    async fn write_down(&self, due: Due) {
+        let (action, verdict) = (due.action.clone(), due.verdict.clone());
+        let refused = self.gate.refuse::<kind::Egress>(&self.scope, action, verdict).await;
         if let Refusal::Unrecorded(error) = refused {
-            tracing::warn!(run = %self.scope.run(), target = %action.target, %error, "a refusal was not written down");
-            self.refusals.unrecorded(action, &verdict);
+            let target = &due.action.target;
+            tracing::warn!(run = %self.scope.run(), %target, %error, "a refusal was not written down");
+            self.refusals.unrecorded(&due);
         }
     }
 
-    /// Writes down what was counted and not recorded.
-    pub(crate) async fn report(&self) {
-        for (action, verdict) in self.refusals.rest() {
-            self.write_down(&action.clone(), action, verdict).await;
+    /// Writes down what was counted and not recorded, at most so many records.
+    pub(crate) async fn report(&self, most: usize) {
+        for due in self.refusals.rest(most) {
+            self.write_down(due).await;
         }
     }
 
-    /// Whether the policy refuses an action outright, without asking anybody.
+    /// What is revoked, and then what the policy says.
+    pub(crate) fn evaluate(&self, action: &Action) -> PolicyVerdict {
+        match self.revocations.denial(&hosts_of(action)) {
+            Some(Denial { rule, reason }) => PolicyVerdict {
+                verdict: Verdict::Deny,
+                rule,
+                reason,
+            },
+            None => self.policy().evaluate(action),
+        }
+    }
+
+    /// Whether an action is refused outright, without asking anybody.
     pub(crate) fn is_denied(&self, action: &Action) -> bool {
-        self.policy().evaluate(action).verdict == Verdict::Deny
+        self.evaluate(action).verdict == Verdict::Deny
+    }
+
+    /// The refused action, where a name below a wildcard looks like data on its way out.
+    pub(crate) fn tunnelled(&self, name: &HostName, action: &Action) -> Option<Action> {
+        let suffix = self.policy().egress().wildcard(name)?;
+        let why = self.tunnels.admit(name, &suffix).err()?;
+        let action = ask::with(action.clone(), "suffix", serde_json::json!(suffix));
+        Some(ask::faulty(
+            ask::with(action, "tunnel", serde_json::json!(why)),
+            Fault::DnsTunnel,
+        ))
+    }
+
+    /// Ends the session: from here on nothing passes.
+    pub(crate) fn end(&self) {
+        self.stop.cancel();
+        self.live.cut(|_| Some(Severed::sandbox_ended()));
     }
 }
 

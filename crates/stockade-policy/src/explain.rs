@@ -180,7 +180,7 @@ impl Policy {
             asked.push(place.action("request", &request));
         }
         let answers: Vec<PolicyVerdict> = asked.iter().map(|action| self.evaluate(action)).collect();
-        let last = asked.last().map(|action| self.bounds(action)).unwrap_or_default();
+        let last = asked.last().and_then(|action| self.bounds(action).into_iter().next());
         let question = if inspected {
             place.question(place.protocol, true)
         } else {
@@ -212,7 +212,7 @@ impl Policy {
             rule: answer.rule,
             reason: answer.reason,
             inspected,
-            limits: last.limits,
+            limits: last.map(|bounds| bounds.limits).unwrap_or_default(),
             steps,
         }
     }

@@ -93,6 +93,9 @@ faults! {
     /// Too many different names.
     TooManyNames = "too_many_names", "stockade.limit",
         "too many different host names in this run";
+    /// Names that look like data on its way out.
+    DnsTunnel = "dns_tunnel", "stockade.dns_tunnel",
+        "the names asked for below this suffix look like data carried in names; name the very hosts under 'domains' or in a rule";
 }
 
 impl Fault {

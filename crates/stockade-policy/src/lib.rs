@@ -36,20 +36,24 @@ pub mod fault;
 pub mod files;
 pub mod git;
 pub mod host;
+mod hosts;
 pub mod import;
 pub mod pattern;
 pub mod policy;
+mod revoked;
 mod rules;
 pub mod target;
 pub mod trusted;
 
 pub use address::{AddressClass, AddressVerdict, SYNTHETIC_RANGE};
-pub use egress::{Bounds, EgressRules, INTERNAL_HOSTS, Protocol};
+pub use egress::{Bounds, EgressRules, HostPattern, INTERNAL_HOSTS, Protocol};
 pub use explain::{ExplainError, Place};
 pub use fault::Fault;
 pub use files::FilePolicy;
 pub use host::{Host, HostError, HostName, host_and_port};
+pub use hosts::hosts_of;
 pub use policy::{Policy, PolicyError};
+pub use revoked::Revoked;
 pub use target::{RequestPath, RequestTarget, Scheme, TargetError};
 pub use trusted::TRUSTED_VERSION;
 

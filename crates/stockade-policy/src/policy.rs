@@ -15,6 +15,7 @@ use crate::{
     files::FilePolicy,
     git::{GIT_HOSTS, GitOver, strictest},
     host::{Host, host_and_port},
+    hosts::hosts_of,
     rules::{AgentRules, Narrowed},
     target::RequestPath,
     trusted::{TRUSTED, TRUSTED_VERSION},
@@ -152,11 +153,19 @@ impl Policy {
         })
     }
 
-    /// Limits of the environment's rule that lets an egress action out, also where an agent's
-    /// rule asked about it. Those on the whole run are [`EgressRules::traffic`].
-    pub fn bounds(&self, action: &Action) -> Bounds {
-        let bounds = Asked::read(action).map(|asked| self.egress.judge(&asked.host, &asked.question()).bounds());
-        bounds.unwrap_or_default()
+    /// Limits of the environment's rules that let an egress action out, also where an agent's
+    /// rule asked about it: one for each name it goes by. Those on the whole run are
+    /// [`EgressRules::traffic`].
+    pub fn bounds(&self, action: &Action) -> Vec<Bounds> {
+        let Ok(asked) = Asked::read(action) else {
+            return Vec::new();
+        };
+        let mut bounds: Vec<Bounds> = Vec::new();
+        for host in hosts_of(action) {
+            let own = self.egress.judge(&host, &asked.question()).bounds();
+            bounds.extend(own.filter(|own| !bounds.contains(own)));
+        }
+        bounds
     }
 
     fn evaluate_egress(&self, action: &Action) -> PolicyVerdict {

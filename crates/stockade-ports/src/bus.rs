@@ -11,6 +11,8 @@ pub enum Topic {
     Run(RunId),
     /// A run may have become claimable.
     Queue,
+    /// Hosts were taken away from an environment, or given back.
+    Revocations,
 }
 
 /// Carries hints. Hints may be lost, doubled or late: every listener re-reads the store,

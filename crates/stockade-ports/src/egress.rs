@@ -45,6 +45,11 @@ pub trait EgressSession: Send + Sync {
     /// Lets git through, as far as the environment's rules do. Until then nothing of git passes.
     fn serve_git(&self, _place: GitPlace) {}
 
+    /// Limits on the run's traffic that were met, as results spell them: `env.traffic.bytes_up=1048576`.
+    fn limits_met(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Resolves when the boundary is no longer served though nobody closed it, with the reason.
     /// The sandbox then has to end.
     async fn lost(&self) -> String;

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stockade_domain::{
     ActionId, ActionRecord, Amounts, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Outcome,
-    RepoSpec, Run, RunId, RunInput, RunSpec, RunState, SecretName, Task, TaskId, TeamId, Timestamp, TokenId,
+    RepoSpec, Revocation, RevocationId, Run, RunId, RunInput, RunSpec, RunState, SecretName, Task, TaskId, TeamId,
+    Timestamp, TokenId,
     admission::{AdmitDecision, AdmitRequest, Turn},
     approval::DecisionError,
     machine::{IllegalInput, Step},
@@ -310,6 +311,27 @@ pub trait Store: Send + Sync {
 
     /// Removes a secret and gives what it was.
     async fn remove_secret(&self, team: TeamId, name: &SecretName) -> Result<SecretRecord, StoreError>;
+
+    /// Keeps a revocation.
+    async fn put_revocation(&self, revocation: Revocation) -> Result<(), StoreError>;
+
+    /// Revocations of a team and environment where named (`None`: of all), newest first; `in_force`
+    /// leaves out those that were lifted.
+    async fn revocations(
+        &self,
+        team: Option<TeamId>,
+        environment: Option<&str>,
+        in_force: bool,
+    ) -> Result<Vec<Revocation>, StoreError>;
+
+    /// Lifts a revocation of a team with [`Revocation::lift`] and gives it as it is then.
+    async fn lift_revocation(
+        &self,
+        team: TeamId,
+        id: RevocationId,
+        by: String,
+        now: Timestamp,
+    ) -> Result<Revocation, StoreError>;
 
     /// Answers at all; for readiness.
     async fn ping(&self) -> Result<(), StoreError>;

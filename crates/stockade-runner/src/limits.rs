@@ -44,7 +44,18 @@ pub(crate) fn spelled(hits: &[LimitHit]) -> Vec<String> {
 }
 
 /// A failure with the limits in it that may have led to it.
-pub(crate) fn named(failure: Failure, hits: &[LimitHit]) -> Failure {
+pub(crate) fn named(failure: Failure, hits: &[LimitHit], traffic: &[String]) -> Failure {
+    let failure = match traffic {
+        [] => failure,
+        met => Failure {
+            message: format!(
+                "{}; its traffic had met its limits: {}",
+                failure.message,
+                met.join(", ")
+            ),
+            ..failure
+        },
+    };
     if hits.is_empty() {
         return failure;
     }
@@ -100,16 +111,18 @@ mod tests {
     #[test]
     fn a_failure_without_a_limit_stays_as_it_is() {
         let failure = Failure::unknown("agent_gone", "it went");
-        assert_eq!(named(failure.clone(), &[]), failure);
+        assert_eq!(named(failure.clone(), &[], &[]), failure);
     }
 
     #[test]
     fn a_limit_is_added_to_what_is_known_and_the_end_of_memory_is_the_reason() {
         let failure = Failure::terminal("inactive", "no sign of life").with_hint("wait longer");
-        let with = named(failure.clone(), &[PIDS]);
+        let with = named(failure.clone(), &[PIDS], &["env.traffic.requests=3".to_owned()]);
         assert_eq!((with.class, with.code.as_str()), (FailureClass::Terminal, "inactive"));
         assert!(
-            with.message.starts_with("no sign of life; ") && with.message.contains("pids=64"),
+            with.message.starts_with("no sign of life; ")
+                && with.message.contains("pids=64")
+                && with.message.contains("env.traffic.requests=3"),
             "{with}"
         );
         let hint = with.hint.expect("a way out");
@@ -117,7 +130,7 @@ mod tests {
             hint.starts_with("wait longer; or ") && hint.contains("limits.pids"),
             "{hint}"
         );
-        let with = named(Failure::unknown("sandbox_gone", "gone"), &[PIDS, MEMORY]);
+        let with = named(Failure::unknown("sandbox_gone", "gone"), &[PIDS, MEMORY], &[]);
         assert_eq!(
             (with.class, with.code.as_str()),
             (FailureClass::Terminal, "memory_limit")

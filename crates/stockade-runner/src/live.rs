@@ -101,6 +101,13 @@ impl Live {
         lock(&self.egress).as_ref().and_then(|session| session.trust())
     }
 
+    /// Limits on the run's traffic that were met, as results spell them.
+    pub(crate) fn traffic_limits(&self) -> Vec<String> {
+        lock(&self.egress)
+            .as_ref()
+            .map_or_else(Vec::new, |session| session.limits_met())
+    }
+
     /// Takes the session, to close it.
     pub(crate) fn unguard(&self) -> Option<Arc<dyn EgressSession>> {
         lock(&self.egress).take()

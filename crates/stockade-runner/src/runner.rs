@@ -129,7 +129,7 @@ impl Runner {
             () = stopping => Err(mishap::stopped()),
         };
         limits::look(&self.parts.gate, live, place).await;
-        done.map_err(|failure| limits::named(failure, &live.limits()))
+        done.map_err(|failure| limits::named(failure, &live.limits(), &live.traffic_limits()))
     }
 
     /// How a run comes to its git host.
@@ -156,9 +156,9 @@ impl Runner {
         let kept = kept.await;
         // What ran on behind the agent, or the export itself, may have met one since it was looked last.
         limits::look(gate, live, live.settled()?).await;
-        let result = kept.map_err(|failure| limits::named(failure, &live.limits()))?;
+        let result = kept.map_err(|failure| limits::named(failure, &live.limits(), &live.traffic_limits()))?;
         Ok(RunResult {
-            limits_hit: limits::spelled(&live.limits()),
+            limits_hit: [limits::spelled(&live.limits()), live.traffic_limits()].concat(),
             ..result
         })
     }

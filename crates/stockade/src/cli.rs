@@ -283,6 +283,25 @@ pub(crate) enum Env {
         #[arg(long, value_name = "NAME|FILE")]
         agent: Option<String>,
     },
+    /// Take hosts away from an environment's running and future runs at once: their connections there
+    /// are closed and no new ones let out, until it is lifted
+    Revoke {
+        name: String,
+        /// A host, '*.suffix' for every name below one, an address, or '*' for every host
+        hosts: String,
+        /// Why; events and receipts tell it
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Revocations of an environment, with who made them
+    Revocations {
+        name: String,
+        /// Also those that were lifted
+        #[arg(long)]
+        all: bool,
+    },
+    /// Lift a revocation
+    Lift { name: String, id: String },
     /// Print somebody else's access list as an environment of this configuration
     Import(Import),
 }

@@ -28,5 +28,6 @@ mod reach;
 mod redteam;
 mod rootless;
 mod secrets;
+mod traffic;
 mod traps;
 mod upstream;

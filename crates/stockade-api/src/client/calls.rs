@@ -4,13 +4,14 @@ use bytes::Bytes;
 use reqwest::{Method, header::CONTENT_TYPE};
 use serde_json::Value;
 use stockade_domain::{
-    Approval, ApprovalId, ApprovalState, Event, Explanation, RunId, RunState, SecretName, TaskId, TokenId,
+    Approval, ApprovalId, ApprovalState, Event, Explanation, RevocationId, RunId, RunState, SecretName, TaskId, TokenId,
 };
 
 use super::{Client, ClientError};
 use crate::v1::{
-    About, AgentItem, Artifact, CancelRun, CreateRun, CreateTask, CreateToken, DecideApproval, EnvironmentItem, Health,
-    Message, OCTETS, Page, Run, RunSummary, Secret, SendMessage, Task, TaskCreated, Token, TokenCreated,
+    About, AgentItem, Artifact, CancelRun, CreateRevocation, CreateRun, CreateTask, CreateToken, DecideApproval,
+    EnvironmentItem, Health, Message, OCTETS, Page, Revocation, Run, RunSummary, Secret, SendMessage, Task,
+    TaskCreated, Token, TokenCreated,
 };
 
 /// Which runs to list.
@@ -210,6 +211,25 @@ impl Client {
     pub async fn remove_secret(&self, name: &SecretName) -> Result<Secret, ClientError> {
         self.json(self.request(Method::DELETE, &["v1", "secrets", name.as_str()], &[])?)
             .await
+    }
+
+    /// `POST /v1/environments/{name}/revocations`.
+    pub async fn revoke(&self, environment: &str, wanted: &CreateRevocation) -> Result<Revocation, ClientError> {
+        self.post(&["v1", "environments", environment, "revocations"], wanted, None)
+            .await
+    }
+
+    /// `GET /v1/environments/{name}/revocations`, newest first; `all` with the lifted ones.
+    pub async fn revocations(&self, environment: &str, all: bool) -> Result<Page<Revocation>, ClientError> {
+        let query = [("all", all.to_string())];
+        self.get(&["v1", "environments", environment, "revocations"], &query)
+            .await
+    }
+
+    /// `DELETE /v1/environments/{name}/revocations/{id}`: lifts it.
+    pub async fn lift_revocation(&self, environment: &str, id: RevocationId) -> Result<Revocation, ClientError> {
+        let path = ["v1", "environments", environment, "revocations", &id.to_string()];
+        self.json(self.request(Method::DELETE, &path, &[])?).await
     }
 
     /// Any `GET` whose answer is JSON, for tools that follow the contract by hand.

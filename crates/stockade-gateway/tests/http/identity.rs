@@ -1,7 +1,8 @@
 //! Every route answers to those it is for and to nobody else.
 
 use serde_json::{Value, json};
-use stockade_domain::{Approval, RunId, TaskId, TokenId};
+use stockade_api::v1::CreateRevocation;
+use stockade_domain::{Approval, RevocationId, RunId, TaskId, TokenId};
 use stockade_gateway::{Audience, ROUTES, Route};
 use stockade_ports::{Clock, Store};
 
@@ -16,6 +17,7 @@ struct Things {
     run: RunId,
     approval: Approval,
     token: TokenId,
+    revocation: RevocationId,
 }
 
 impl Things {
@@ -33,11 +35,17 @@ impl Things {
             .await
             .unwrap();
         let token = harness.store.tokens(run.team).await.unwrap()[0].id;
+        let wanted = CreateRevocation {
+            hosts: "a.example.com".to_owned(),
+            reason: String::new(),
+        };
+        let revocation = harness.client().revoke("default", &wanted).await.unwrap().id;
         Self {
             task: run.task,
             run: run.id,
             approval,
             token,
+            revocation,
         }
     }
 
@@ -47,12 +55,14 @@ impl Things {
             Some("runs") => self.run.to_string(),
             Some("approvals") => self.approval.id.to_string(),
             Some("tokens") => self.token.to_string(),
+            Some("environments") => self.revocation.to_string(),
             _ => String::new(),
         };
         let path = match route.path {
             "/v1/environments/{name}/explain" => {
                 "/v1/environments/default/explain?url=https://a.example.com/".to_owned()
             }
+            path if path.starts_with("/v1/environments/") => path.replace("{id}", &id).replace("{name}", "default"),
             path => path.replace("{id}", &id).replace("{name}", "patch"),
         };
         assert!(!path.contains('{'), "the test knows no value for {path}");
@@ -78,6 +88,7 @@ fn body_for(path: &str) -> Value {
         "/v1/tasks/{id}/runs" | "/v1/runs/{id}/cancel" => json!({}),
         "/v1/runs/{id}/messages" => json!({ "text": "hello" }),
         "/v1/approvals/{id}/decision" => json!({ "decision": "approve" }),
+        "/v1/environments/{name}/revocations" => json!({ "hosts": "b.example.com" }),
         "/v1/tokens" => json!({ "name": "bob" }),
         other => panic!("the test knows no body for {other}"),
     }
@@ -186,6 +197,7 @@ async fn another_team_sees_and_changes_nothing() {
                 things.run.to_string(),
                 things.approval.id.to_string(),
                 things.token.to_string(),
+                things.revocation.to_string(),
             ] {
                 assert!(!answer.text().contains(&id), "{shown}");
             }

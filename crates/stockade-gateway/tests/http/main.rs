@@ -10,6 +10,7 @@ mod identity;
 mod problems;
 mod publishing;
 mod raw;
+mod revoking;
 mod runs;
 mod secrets;
 mod tokens;

@@ -71,6 +71,10 @@ async fn judge(session: &Session, query: &Query) -> Verdict {
         session.refuse(action(name.as_str())).await;
         return Verdict::Denied;
     }
+    if !internal && let Some(refused) = session.tunnelled(&name, &action(name.as_str())) {
+        session.refuse(refused).await;
+        return Verdict::Denied;
+    }
     if kind != RecordType::A {
         return Verdict::Exists(None);
     }

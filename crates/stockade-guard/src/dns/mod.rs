@@ -7,10 +7,13 @@
 
 mod answer;
 mod serve;
+mod tunnel;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use answer::answer;
 pub(crate) use serve::{serve_datagrams, serve_stream};
+pub use tunnel::TunnelLimits;
+pub(crate) use tunnel::Tunnels;
 
 /// The port of the Domain Name System.
 pub(crate) const PORT: u16 = 53;

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -98,7 +98,7 @@ async fn within(run: impl Future<Output = ()>) {
 }
 
 async fn exchange(world: &World, stream: DuplexStream, alpn: Alpn) -> Arc<Exchange> {
-    let opened = Opened::of(world.admitted().await);
+    let opened = Opened::of(&world.session, world.admitted().await, Vec::new(), Instant::now());
     let action = opened.action().clone();
     let outer = Outer::speak(Box::new(stream), opened, alpn, &world.session.config).await;
     let host = Host::parse(HOST).expect("a host");

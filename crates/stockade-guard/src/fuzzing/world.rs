@@ -143,7 +143,7 @@ impl World {
         let guard = Guard::new(gate, Arc::new(NoGateway), config).expect("a guard");
         let guard = guard.with_inspector(Arc::clone(&judged) as _);
         let scope = Scope::of(&claim.run, claim.lease).expect("a scope");
-        let Ok(session) = guard.session(scope, None) else {
+        let Ok(session) = guard.session(&claim.run, scope, None) else {
             panic!("no session")
         };
         session.trial.end();

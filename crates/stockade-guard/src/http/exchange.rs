@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -15,16 +14,16 @@ use serde_json::json;
 use stockade_domain::Action;
 use stockade_policy::{Fault, Host, Protocol, RequestTarget};
 use stockade_ports::InternalBody;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
     filter::Valve,
-    http1::Answering,
     outer::{Outer, Sender},
-    problem::problem,
+    problem::{problem, status_of},
     request::{Pin, Stray, check, outward, strip_hop_by_hop},
     through_git::is_git,
+    toll::Toll,
     upgrade::{self, Upgraded},
 };
 use crate::{
@@ -34,12 +33,23 @@ use crate::{
     git::refusal,
     judge::{Granted, judge},
     lend,
-    meter::{Meter, Metered},
+    meter::Meter,
     session::{Denial, Session},
     tls::{Alpn, Unreached},
+    traffic::{Cut, Tab, Tap, Tolled},
 };
 
 pub(super) type Answer = Response<InternalBody>;
+
+/// How a request that was judged leaves.
+pub(super) struct Leave {
+    /// What its connection is let through with.
+    pub(super) action: Action,
+    /// What it counts towards.
+    pub(super) tabs: Vec<Arc<Tab>>,
+    /// Whether it asks for a WebSocket.
+    pub(super) upgrade: bool,
+}
 
 /// What a request came to, or the status and reason why to nothing.
 pub(super) type Exchanged = Result<Answer, (StatusCode, Denial)>;
@@ -58,10 +68,16 @@ pub(crate) struct Exchange {
     /// Silence between the client and the Guard.
     pub(super) idle: Arc<Meter>,
     pub(super) valve: Arc<Valve>,
-    outer: Mutex<Option<Outer>>,
-    upgraded: Mutex<Option<Upgraded>>,
+    pub(super) outer: Mutex<Option<Outer>>,
+    /// What ends the connection outwards from outside.
+    pub(super) cut: watch::Sender<Option<Arc<Cut>>>,
+    pub(super) upgraded: Mutex<Option<Upgraded>>,
     /// Requests that were handed over and must be answered though the client went away.
     pub(super) deliveries: TaskTracker,
+    /// What the bytes of an upgraded connection count towards.
+    pub(super) upgraded_tabs: Mutex<Vec<Arc<Tab>>>,
+    /// What its requests count towards, one for each ledger.
+    pub(super) tabs: std::sync::Mutex<Vec<Arc<Tab>>>,
 }
 
 impl Exchange {
@@ -83,8 +99,11 @@ impl Exchange {
             idle,
             valve,
             outer: Mutex::default(),
+            cut: watch::Sender::default(),
             upgraded: Mutex::default(),
             deliveries: TaskTracker::new(),
+            upgraded_tabs: Mutex::default(),
+            tabs: std::sync::Mutex::default(),
         })
     }
 
@@ -106,9 +125,12 @@ impl Exchange {
             alpn,
             idle,
             valve: Arc::default(),
+            cut: watch::Sender::new(Some(Arc::clone(&outer.tap().cut))),
             outer: Mutex::new(Some(outer)),
             upgraded: Mutex::default(),
             deliveries: TaskTracker::new(),
+            upgraded_tabs: Mutex::default(),
+            tabs: std::sync::Mutex::default(),
         })
     }
 
@@ -128,6 +150,7 @@ impl Exchange {
             () = self.deliveries.wait() => {}
             () = self.session.stop.cancelled() => {}
         }
+        self.cut.send_replace(None);
         if let Some(outer) = self.outer.lock().await.take() {
             outer.close(ended).await;
         }
@@ -174,7 +197,7 @@ impl Exchange {
             Err(denial) if is_git(&request) => return refusal(request.uri(), &denial.reason),
             Err(denial) => return self.problem(StatusCode::FORBIDDEN, &denial),
         };
-        let answer = self.forward(request, to, action).await;
+        let answer = self.counted(request, to, action).await;
         if let Granted::Held(admitted) = granted {
             let details = json!({ "status": answer.status().as_u16() });
             crate::session::settle(*admitted, stockade_domain::Outcome::Done, details).await;
@@ -182,27 +205,53 @@ impl Exchange {
         answer
     }
 
-    async fn forward(self: &Arc<Self>, request: Request<Incoming>, to: &RequestTarget, action: Action) -> Answer {
-        let upgrade = upgrade::is_asked_for(&request);
-        let mut request = request.map(|body| InternalBody::new(body.map_err(Into::into)));
-        outward(&mut request, to, self.alpn, upgrade);
-        let request = match self.through_git(request, &action).await {
-            Ok(answer) => return answer,
-            Err(request) => request,
+    /// Lets a request through as far as the limits go, and its answer.
+    async fn counted(self: &Arc<Self>, request: Request<Incoming>, to: &RequestTarget, action: Action) -> Answer {
+        let toll = match Toll::begin(self, &request, &to.host, &action).await {
+            Ok(toll) => toll,
+            Err(denial) => return self.problem(status_of(&denial), &denial),
         };
-        let answer = self.exchanged(request, action, upgrade).await;
+        let request = toll.request(request.map(|body| InternalBody::new(body.map_err(Into::into))));
+        let answer = self.forward(request, to, action, toll.all()).await;
+        match toll.ended() {
+            // Whatever became of a request that was not let through whole.
+            Some(denial) => self.problem(status_of(&denial), &denial),
+            None => {
+                if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    self.upgraded_tabs.lock().await.clone_from(&toll.tabs);
+                }
+                toll.answer(answer)
+            }
+        }
+    }
+
+    async fn forward(
+        self: &Arc<Self>,
+        mut request: Request<InternalBody>,
+        to: &RequestTarget,
+        action: Action,
+        tabs: Vec<Arc<Tab>>,
+    ) -> Answer {
+        let upgrade = upgrade::is_asked_for(&request);
+        outward(&mut request, to, self.alpn, upgrade);
+        let leave = Leave { action, tabs, upgrade };
+        let (request, leave) = match self.through_git(request, leave).await {
+            Ok(answer) => return answer,
+            Err(given_back) => *given_back,
+        };
+        let answer = self.exchanged(request, &leave).await;
         answer.unwrap_or_else(|(status, denial)| self.problem(status, &denial))
     }
 
     /// Sends a request that was judged, with what credentials it gets, and takes back what the
     /// answer tells of them.
-    pub(super) async fn exchanged(&self, request: Request<InternalBody>, action: Action, upgrade: bool) -> Exchanged {
+    pub(super) async fn exchanged(&self, request: Request<InternalBody>, leave: &Leave) -> Exchanged {
         let brokered = self.brokered(request).await;
         let request = brokered.map_err(|denial| (StatusCode::FORBIDDEN, denial))?;
-        let mut response = self.send(request, action).await?;
+        let mut response = self.send(request, leave).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             lend::taken_back_from_headers(&self.session, response.headers_mut());
-            return self.switch(response, upgrade).await;
+            return self.switch(response, leave.upgrade).await;
         }
         strip_hop_by_hop(response.headers_mut());
         let response = response.map(|body| InternalBody::new(body.map_err(Into::into)));
@@ -261,21 +310,26 @@ impl Exchange {
     async fn send(
         &self,
         request: Request<InternalBody>,
-        action: Action,
+        leave: &Leave,
     ) -> Result<Response<Incoming>, (StatusCode, Denial)> {
         let mut place = self.outer.lock().await;
-        self.ready(&mut place, action).await?;
+        self.ready(&mut place, leave.action.clone()).await?;
         let Some(outer) = place.as_mut() else {
             return Err(unreachable("the connection is gone"));
         };
+        if let Err(spent) = outer.carries(&leave.tabs) {
+            let denial = self.session.limited(self.action(), &spent).await;
+            return Err((status_of(&denial), denial));
+        }
         outer.count();
+        let tap = outer.tap();
         let sent = match &mut outer.sender {
             Sender::Http1(sender) => sender.send_request(request).await,
             Sender::Http2(sender) => {
                 let mut sender = sender.clone();
                 drop(place);
                 let sent = sender.send_request(request).await;
-                return sent.map_err(|error| unreachable(&error.to_string()));
+                return sent.map_err(|error| broken(&tap, &error.to_string()));
             }
         };
         match sent {
@@ -284,7 +338,7 @@ impl Exchange {
                 if let Some(broken) = place.take() {
                     broken.close("broken").await;
                 }
-                Err(unreachable(&error.to_string()))
+                Err(broken(&tap, &error.to_string()))
             }
         }
     }
@@ -305,13 +359,12 @@ impl Exchange {
         let opened = open(&self.session, self.host.clone(), self.pin.port, action).await;
         drop(busy);
         let mut opened = opened.map_err(|shut| match shut {
-            Shut::Refused(denial) => (StatusCode::FORBIDDEN, denial),
+            Shut::Refused(denial) => (status_of(&denial), denial),
             Shut::Failed(error) => unreachable(&error),
         })?;
         let Some(stream) = opened.take_stream() else {
             return Err(unreachable("the connection is gone"));
         };
-        let stream = Metered::new(stream, Arc::clone(&opened.meter));
         let stream = match self.secured(stream).await {
             Ok(stream) => stream,
             Err((rule, reason)) => {
@@ -323,14 +376,16 @@ impl Exchange {
             }
         };
         let outer = Outer::speak(stream, opened, self.alpn, &self.session.config).await;
-        *place = Some(outer.map_err(|error| unreachable(&error))?);
+        let outer = outer.map_err(|error| unreachable(&error))?;
+        self.cut.send_replace(Some(Arc::clone(&outer.tap().cut)));
+        *place = Some(outer);
         Ok(())
     }
 
     /// Wraps a connection outwards in TLS where the client's is.
     async fn secured(
         &self,
-        stream: Metered<tokio::net::TcpStream>,
+        stream: Tolled<tokio::net::TcpStream>,
     ) -> Result<Box<dyn super::outer::Stream>, (Option<&'static str>, String)> {
         if !self.pin.secure {
             return Ok(Box::new(stream));
@@ -373,43 +428,20 @@ impl Exchange {
     }
 }
 
+/// Why a connection ended under a request: because it was cut, or as it says itself.
+fn broken(tap: &Tap, error: &str) -> (StatusCode, Denial) {
+    match tap.cut.why().and_then(|severed| severed.denial.clone()) {
+        Some(denial) => (status_of(&denial), denial),
+        None => unreachable(error),
+    }
+}
+
 fn unreachable(why: &str) -> (StatusCode, Denial) {
     let denial = Denial {
         rule: "stockade.unreachable".to_owned(),
         reason: why.to_owned(),
     };
     (StatusCode::BAD_GATEWAY, denial)
-}
-
-#[async_trait]
-impl Answering for Exchange {
-    fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
-    fn idle(&self) -> &Arc<Meter> {
-        &self.idle
-    }
-
-    fn valve(&self) -> &Arc<Valve> {
-        &self.valve
-    }
-
-    fn action(&self) -> Action {
-        Self::action(self)
-    }
-
-    async fn call(self: Arc<Self>, request: Request<Incoming>) -> Answer {
-        Self::call(&self, request).await
-    }
-
-    async fn take_upgraded(&self) -> Option<Upgraded> {
-        self.upgraded.lock().await.take()
-    }
-
-    async fn close(&self, ended: &str) {
-        Self::close(self, ended).await;
-    }
 }
 
 /// The action of a connection in the clear, which says so where its requests are judged.

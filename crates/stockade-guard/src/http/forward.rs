@@ -13,12 +13,12 @@ use stockade_policy::{
     egress::{INTERNAL_PORT, PROXY_PORT},
     target::TargetForm,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::{
+    answering::Answering,
     exchange::{Answer, Exchange},
     filter::Valve,
-    http1::Answering,
     internal,
     problem::problem,
     request::target,
@@ -30,6 +30,7 @@ use crate::{
     meter::Meter,
     proxy,
     session::Session,
+    traffic::Tap,
 };
 
 /// One client connection and the exchange with the host it asked for last.
@@ -38,6 +39,8 @@ pub(super) struct Forward {
     idle: Arc<Meter>,
     valve: Arc<Valve>,
     current: Mutex<Option<Arc<Exchange>>>,
+    /// The same, for who waits for what becomes of it.
+    shown: watch::Sender<Option<Arc<Exchange>>>,
 }
 
 impl Forward {
@@ -47,6 +50,7 @@ impl Forward {
             idle: Arc::new(Meter::new()),
             valve: Arc::default(),
             current: Mutex::default(),
+            shown: watch::Sender::default(),
         })
     }
 
@@ -79,6 +83,7 @@ impl Forward {
             Arc::clone(&self.valve),
         );
         let exchange = Exchange::plain(session, host, port, idle, valve);
+        self.shown.send_replace(Some(Arc::clone(&exchange)));
         if let Some(left) = current.replace(Arc::clone(&exchange)) {
             left.close("closed").await;
         }
@@ -132,12 +137,46 @@ impl Answering for Forward {
     async fn take_upgraded(&self) -> Option<Upgraded> {
         let current = self.current.lock().await.clone();
         match current {
-            Some(exchange) => exchange.take_upgraded().await,
+            Some(exchange) => Answering::take_upgraded(&*exchange).await,
             None => None,
         }
     }
 
+    async fn take_blind(&self) -> Arc<Tap> {
+        let current = self.current.lock().await.clone();
+        match current {
+            Some(exchange) => Answering::take_blind(&*exchange).await,
+            None => Tap::new(Arc::default(), Vec::new()),
+        }
+    }
+
+    async fn severed(&self) {
+        let mut shown = self.shown.subscribe();
+        loop {
+            let current = shown.borrow_and_update().clone();
+            let severed = async {
+                match &current {
+                    Some(exchange) => Exchange::severed(exchange).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = severed => return,
+                // The sender is this forward's own, which is borrowed here.
+                _ = shown.changed() => {}
+            }
+        }
+    }
+
+    fn spawn_close(self: Arc<Self>) {
+        let current = self.shown.borrow().clone();
+        if let Some(exchange) = current {
+            Exchange::spawn_close(&exchange);
+        }
+    }
+
     async fn close(&self, ended: &str) {
+        self.shown.send_replace(None);
         if let Some(exchange) = self.current.lock().await.take() {
             exchange.close(ended).await;
         }

@@ -7,12 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode};
-use hyper::{body::Incoming, server::conn::http1 as server, service::service_fn};
+use http::StatusCode;
+use hyper::{server::conn::http1 as server, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use stockade_domain::Action;
 use stockade_policy::{Fault, Host};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -20,8 +18,9 @@ use tokio::{
 };
 
 use super::{
+    answering::Answering,
     exchange::{Answer, Exchange},
-    filter::{Filter, Valve},
+    filter::Filter,
     forward::Forward,
     problem::problem_bytes,
     upgrade::Upgraded,
@@ -31,29 +30,8 @@ use crate::{
     connection::carry,
     meter::{Meter, Metered},
     session::Session,
+    traffic::{Tap, Tolled},
 };
-
-/// Who answers the requests of one client connection.
-#[async_trait]
-pub(crate) trait Answering: Send + Sync + 'static {
-    fn session(&self) -> &Arc<Session>;
-
-    /// Silence between the client and the Guard.
-    fn idle(&self) -> &Arc<Meter>;
-
-    fn valve(&self) -> &Arc<Valve>;
-
-    /// What a request that cannot be read is a fault of.
-    fn action(&self) -> Action;
-
-    async fn call(self: Arc<Self>, request: Request<Incoming>) -> Answer;
-
-    /// The other side of a connection that is no HTTP any more.
-    async fn take_upgraded(&self) -> Option<Upgraded>;
-
-    /// Settles what was open.
-    async fn close(&self, ended: &str);
-}
 
 /// Serves the HTTP requests of one connection in the clear.
 pub(crate) async fn serve_plain(session: Arc<Session>, stream: TcpStream, buffer: BytesMut, host: Host, port: u16) {
@@ -95,13 +73,17 @@ where
         .preserve_header_case(true)
         .serve_connection(TokioIo::new(filter), service);
     let mut unread = false;
-    let ended = tokio::select! {
-        served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
-            unread = served.is_err_and(|error| error.is_parse());
-            "closed"
+    let ended = loop {
+        tokio::select! {
+            served = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                unread = served.is_err_and(|error| error.is_parse());
+                break "closed";
+            }
+            // The client stays, and is told when it asks again. Before that, a request that waits is answered.
+            () = answering.severed() => Arc::clone(&answering).spawn_close(),
+            () = answering.idle().idle(session.config.idle_timeout) => break "idle",
+            () = session.stop.cancelled() => break "sandbox ended",
         }
-        () = answering.idle().idle(session.config.idle_timeout) => "idle",
-        () = session.stop.cancelled() => "sandbox ended",
     };
     let parts = connection.into_parts();
     let (mut client, rest) = parts.io.into_inner().into_parts();
@@ -113,14 +95,8 @@ where
             ended
         }
         (None, Some(other)) if ended == "closed" => {
-            tunnel(
-                &session,
-                answering.idle(),
-                &mut client,
-                other,
-                [parts.read_buf, rest.freeze()],
-            )
-            .await
+            let tap = answering.take_blind().await;
+            tunnel(&session, &tap, &mut client, other, [parts.read_buf, rest.freeze()]).await
         }
         // The parser found something the filter let pass, and has answered.
         (None, _) if unread => {
@@ -136,15 +112,21 @@ where
 }
 
 /// Lets the bytes of a WebSocket through, those first that were read with the request.
-async fn tunnel<S>(session: &Session, idle: &Meter, client: &mut S, other: Upgraded, early: [Bytes; 2]) -> &'static str
+async fn tunnel<S>(
+    session: &Session,
+    tap: &Arc<Tap>,
+    client: &mut S,
+    other: Upgraded,
+    early: [Bytes; 2],
+) -> &'static str
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut other = TokioIo::new(other);
+    let mut other = Tolled::within(TokioIo::new(other), Arc::clone(tap));
     for bytes in early {
         if other.write_all(&bytes).await.is_err() {
             return "broken";
         }
     }
-    carry(session, client, &mut other, idle).await
+    carry(session, client, &mut other, tap).await
 }

@@ -1,6 +1,6 @@
 //! The client's side of HTTP/2, inside TLS: many requests at a time, each judged by itself.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, pin::pin, sync::Arc};
 
 use hyper::{server::conn::http2 as server, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,10 +32,14 @@ where
         .initial_connection_window_size(WINDOWS)
         .max_header_list_size(u32::try_from(session.config.max_header_bytes).unwrap_or(u32::MAX))
         .serve_connection(TokioIo::new(client), service);
-    let ended = tokio::select! {
-        _ = connection => "closed",
-        () = exchange.idle.idle(session.config.idle_timeout) => "idle",
-        () = session.stop.cancelled() => "sandbox ended",
+    let mut connection = pin!(connection);
+    let ended = loop {
+        tokio::select! {
+            _ = connection.as_mut() => break "closed",
+            () = exchange.severed() => exchange.spawn_close(),
+            () = exchange.idle.idle(session.config.idle_timeout) => break "idle",
+            () = session.stop.cancelled() => break "sandbox ended",
+        }
     };
     ending.end().await;
     exchange.close(ended).await;

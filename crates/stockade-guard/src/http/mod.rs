@@ -4,14 +4,17 @@
 //! | Module | Part |
 //! |---|---|
 //! | `filter` | lets only HTTP/1 pass that every server reads alike |
+//! | `answering` | who answers the requests of a connection |
 //! | `http1`, `http2` | the client's side of a connection |
 //! | `forward` | requests that a client sends to its proxy |
 //! | `exchange` | one request: whom it names, what the rules say, what comes back |
 //! | `through_git` | the same for requests of git's |
 //! | `outer` | the server's side |
+//! | `toll` | what a request and its answer count towards the limits |
 //! | `request` | names, and headers that concern one hop only |
 //! | `upgrade` | WebSocket |
 
+mod answering;
 mod exchange;
 mod filter;
 mod forward;
@@ -23,6 +26,7 @@ mod problem;
 mod request;
 mod tasks;
 mod through_git;
+mod toll;
 mod upgrade;
 
 pub(crate) use exchange::Exchange;

@@ -1,5 +1,7 @@
 //! A connection outwards that speaks HTTP.
 
+use std::sync::Arc;
+
 use hyper::{
     client::conn::{http1, http2},
     rt::Executor,
@@ -14,7 +16,12 @@ use super::{
     WINDOW, WINDOWS,
     tasks::{Ending, Tasks},
 };
-use crate::{GuardConfig, door::Opened, tls::Alpn};
+use crate::{
+    GuardConfig,
+    door::Opened,
+    tls::Alpn,
+    traffic::{Spent, Tab, Tap},
+};
 
 /// A stream of bytes, whatever is underneath.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -81,6 +88,16 @@ impl Outer {
     /// Adds to what is settled.
     pub(super) fn note(&mut self, key: &str, value: serde_json::Value) {
         self.opened.note(key, value);
+    }
+
+    /// What carries its bytes.
+    pub(super) fn tap(&self) -> Arc<Tap> {
+        Arc::clone(&self.opened.tap)
+    }
+
+    /// Counts it towards the rules of a request.
+    pub(super) fn carries(&mut self, tabs: &[Arc<Tab>]) -> Result<(), Spent> {
+        tabs.iter().try_for_each(|tab| self.opened.carries(tab))
     }
 
     pub(super) async fn close(self, ended: &str) {

@@ -9,7 +9,7 @@ use stockade_domain::Action;
 use stockade_ports::InternalBody;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::exchange::{Answer, Exchange};
+use super::exchange::{Answer, Exchange, Leave};
 use crate::{
     ask,
     git::{GitRequest, NotGit, Upstream, refusal},
@@ -22,7 +22,7 @@ const RULE: &str = "stockade.git";
 /// The way out for git's requests.
 struct Out {
     exchange: Arc<Exchange>,
-    action: Action,
+    leave: Leave,
     /// The exchange stays open until what was handed over has been answered.
     _open: TaskTrackerToken,
 }
@@ -30,7 +30,7 @@ struct Out {
 #[async_trait]
 impl Upstream for Out {
     async fn send(&self, request: Request<InternalBody>) -> Result<Response<InternalBody>, String> {
-        let answer = self.exchange.exchanged(request, self.action.clone(), false).await;
+        let answer = self.exchange.exchanged(request, &self.leave).await;
         answer.map_err(|(_, Denial { reason, .. })| reason)
     }
 }
@@ -46,28 +46,35 @@ impl Exchange {
     pub(super) async fn through_git(
         self: &Arc<Self>,
         request: Request<InternalBody>,
-        action: &Action,
-    ) -> Result<Answer, Request<InternalBody>> {
+        leave: Leave,
+    ) -> Result<Answer, Box<(Request<InternalBody>, Leave)>> {
         // Only what is read can be told; before the agent starts nothing goes out at all.
-        if !(self.pin.secure || ask::is_inspected(action)) || self.session.trial.is_on() {
-            return Err(request);
+        if !(self.pin.secure || ask::is_inspected(&leave.action)) || self.session.trial.is_on() {
+            return Err(Box::new((request, leave)));
         }
         let asked = match GitRequest::read(request.method(), request.uri(), request.headers()) {
             Ok(asked) => asked,
-            Err(NotGit::Other) => return Err(request),
+            Err(NotGit::Other) => return Err(Box::new((request, leave))),
             Err(NotGit::Refused(words)) => {
-                return Ok(self.not_git(request.method(), request.uri(), action, words).await);
+                return Ok(self
+                    .not_git(request.method(), request.uri(), &leave.action, words)
+                    .await);
             }
         };
         let Some(git) = self.session.git.get() else {
             let words = "git does not pass here: nobody looks into pushes for this sandbox";
-            return Ok(self.not_git(request.method(), request.uri(), action, words).await);
+            return Ok(self
+                .not_git(request.method(), request.uri(), &leave.action, words)
+                .await);
         };
         // A person may be asked before the first byte of the answer.
         let _busy = self.idle.busy();
         let out = Out {
             exchange: Arc::clone(self),
-            action: action.clone(),
+            leave: Leave {
+                upgrade: false,
+                ..leave
+            },
             _open: self.deliveries.token(),
         };
         Ok(git.serve(&self.pin.origin(), asked, request, Arc::new(out)).await)

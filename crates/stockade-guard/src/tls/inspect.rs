@@ -59,7 +59,6 @@ pub(crate) async fn serve(asked: Inspected, stream: TcpStream, buffer: BytesMut,
         );
         return asked.give_up(stream, opened, "stockade.inspection", reason).await;
     }
-    let outer = Metered::new(outer, Arc::clone(&opened.meter));
     let http2 = asked.hello.alpn.iter().any(|id| id == Alpn::Http2.id());
     let patience = session.config.handshake_timeout;
     let connected = tokio::select! {

@@ -14,5 +14,6 @@ mod lifecycle;
 mod proxy;
 mod rig;
 mod tls;
+mod traffic;
 mod trial;
 mod world;

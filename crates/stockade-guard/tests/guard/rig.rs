@@ -121,6 +121,7 @@ pub(crate) struct Rig {
     pub(crate) run: RunId,
     pub(crate) team: TeamId,
     pub(crate) gateway: Arc<Gateway>,
+    pub(crate) bus: Arc<RecordingBus>,
     destinations: Arc<Destinations>,
     pub(crate) tcp4: SocketAddr,
     tcp6: SocketAddr,
@@ -153,11 +154,8 @@ impl Rig {
             .await
             .unwrap();
 
-        let gate = Gate::new(
-            Arc::clone(&store) as _,
-            Arc::new(RecordingBus::default()),
-            Arc::new(clock),
-        );
+        let bus = Arc::new(RecordingBus::default());
+        let gate = Gate::new(Arc::clone(&store) as _, Arc::clone(&bus) as _, Arc::new(clock));
         let internet = Arc::new(Internet::default());
         let destinations = Arc::new(Destinations::default());
         let gateway = Arc::new(Gateway::default());
@@ -209,6 +207,7 @@ impl Rig {
             run,
             team,
             gateway,
+            bus,
             destinations,
             tcp4: addresses.0,
             tcp6: addresses.1,

@@ -61,10 +61,12 @@ pub(crate) struct Judged<'a> {
     rule: Option<&'a CompiledRule>,
 }
 
-/// Limits on something that is let out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Limits on something that a rule lets out.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
-    /// Limits of the rule, over the whole run.
+    /// The rule, by its id.
+    pub rule: String,
+    /// Its limits, over the whole run.
     pub limits: TrafficLimits,
     /// Largest content of one request, in bytes, to be held also where a request does not say
     /// how long it is.
@@ -97,8 +99,9 @@ impl<'a> Judged<'a> {
     }
 
     /// Limits of the rule that answered.
-    pub(crate) fn bounds(&self) -> Bounds {
-        self.rule.map_or_else(Bounds::default, |rule| Bounds {
+    pub(crate) fn bounds(&self) -> Option<Bounds> {
+        self.rule.map(|rule| Bounds {
+            rule: rule.id(),
             limits: rule.rule.limits,
             max_request_bytes: rule.rule.max_request_bytes.map(std::num::NonZeroU64::get),
         })
@@ -153,11 +156,46 @@ impl EgressRules {
         &self.traffic
     }
 
+    /// Whether any rule has limits of its own.
+    pub fn limits_rules(&self) -> bool {
+        self.rules.limited().next().is_some()
+    }
+
+    /// Limits of the rule with this id.
+    pub fn limits_of(&self, rule: &str) -> Option<TrafficLimits> {
+        let mut rules = self.rules.limited();
+        rules.find(|(id, _)| id == rule).map(|(_, limits)| limits)
+    }
+
     /// Whether any protocol may be spoken to this port of this name, also by the server first:
     /// an entry names the port, or a rule `tcp`.
     pub fn is_opaque(&self, name: &HostName, port: u16) -> bool {
         self.entries_of(name).any(|entry| entry.is_opaque(port))
             || self.rules.is_opaque(&Host::Name(name.clone()), port)
+    }
+
+    /// The suffix below which this name is one of as many as anybody likes: that of the widest wildcard
+    /// that lets it out, or its last two labels where every host is let out. `None` for a name that
+    /// an entry or a rule spells out.
+    pub fn wildcard(&self, name: &HostName) -> Option<String> {
+        let host = Host::Name(name.clone());
+        if self.entries_of(name).any(DomainEntry::is_exact) || self.rules.opens_exactly(&host, name.as_str()) {
+            return None;
+        }
+        let listed = self.entries_of(name).map(|entry| &entry.hosts);
+        let patterns = listed.chain(self.rules.opening(&host));
+        let suffix = |pattern: &HostPattern| match pattern {
+            HostPattern::Below(suffix) => Some(suffix.clone()),
+            HostPattern::Exact(_) | HostPattern::All => None,
+        };
+        let widest = match self.level {
+            NetworkLevel::Full => None,
+            _ => patterns.filter_map(suffix).min_by_key(String::len),
+        };
+        Some(widest.unwrap_or_else(|| {
+            let labels: Vec<&str> = name.as_str().rsplit('.').take(2).collect();
+            labels.into_iter().rev().collect::<Vec<_>>().join(".")
+        }))
     }
 
     fn entries_of(&self, name: &HostName) -> impl Iterator<Item = &DomainEntry> {

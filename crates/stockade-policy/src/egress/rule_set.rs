@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use stockade_domain::{EgressRule, ExplainedStep, NetworkLevel};
+use stockade_domain::{EgressRule, ExplainedStep, NetworkLevel, TrafficLimits};
 
 use super::{
-    pattern::HostIndex,
+    pattern::{HostIndex, HostPattern},
     rule::{CompiledRule, Fit, Miss, Question},
 };
 use crate::{host::Host, target::Doubt};
@@ -104,6 +104,13 @@ impl RuleSet {
         }
     }
 
+    /// Rules with limits on what they let out, by their ids.
+    pub(super) fn limited(&self) -> impl Iterator<Item = (String, TrafficLimits)> {
+        let limited = |rule: &&CompiledRule| !rule.rule.limits.is_unlimited() || rule.rule.max_request_bytes.is_some();
+        let rules = self.rules.iter().filter(limited);
+        rules.map(|rule| (rule.id(), rule.rule.limits))
+    }
+
     /// Whether a rule looks at requests.
     pub(super) fn looks_at_requests(&self) -> bool {
         self.rules.iter().any(|rule| rule.rule.looks_at_requests())
@@ -112,6 +119,12 @@ impl RuleSet {
     /// Whether a rule that lets something out names this very host.
     pub(super) fn opens_exactly(&self, host: &Host, name: &str) -> bool {
         self.about(host).any(|rule| !rule.denies() && rule.names_exactly(name))
+    }
+
+    /// The patterns by which rules let something out to a host.
+    pub(super) fn opening<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a HostPattern> {
+        let rules = self.about(host).filter(|rule| !rule.denies());
+        rules.flat_map(|rule| &rule.hosts).filter(|pattern| pattern.names(host))
     }
 
     /// Whether a rule lets any bytes out to this port.

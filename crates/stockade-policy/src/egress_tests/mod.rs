@@ -391,7 +391,9 @@ fn limits_belong_to_the_rule_that_lets_out() {
         "connect",
         json!({ "host": "a.example.com", "port": 443, "protocol": "tls" }),
     ));
-    assert_eq!(bounds.limits.bytes_up.map(|n| n.get()), Some(1000));
+    assert_eq!(bounds.len(), 1);
+    assert_eq!(bounds[0].limits.bytes_up.map(|n| n.get()), Some(1000));
+    assert_eq!(bounds[0].rule, "env.egress[0]");
     assert!(
         !needs(&policy, "a.example.com", 443),
         "bytes are counted without reading them"
@@ -400,7 +402,7 @@ fn limits_belong_to_the_rule_that_lets_out() {
     let args = json!({ "host": "b.example.com", "port": 443, "protocol": "https", "method": "GET", "path": "/" });
     let bounds = policy.bounds(&action("request", args));
     assert_eq!(
-        (bounds.limits.requests.map(|n| n.get()), bounds.max_request_bytes),
+        (bounds[0].limits.requests.map(|n| n.get()), bounds[0].max_request_bytes),
         (Some(3), Some(10))
     );
 }

@@ -8,8 +8,8 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use stockade_domain::{
-    ActionRecord, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Run, RunId, RunInput,
-    RunState, SecretName, Step, Task, TaskId, TeamId, Timestamp, TokenId,
+    ActionRecord, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Revocation, RevocationId,
+    Run, RunId, RunInput, RunState, SecretName, Step, Task, TaskId, TeamId, Timestamp, TokenId,
     admission::{AdmitDecision, AdmitRequest, Turn},
 };
 
@@ -449,6 +449,38 @@ impl Store for MemoryStore {
         let mut tables = self.begin().await?;
         let record = tables.secrets.remove(&(team, name.clone()));
         record.ok_or_else(|| missing("secret", name))
+    }
+
+    async fn put_revocation(&self, revocation: Revocation) -> Result<(), StoreError> {
+        let mut tables = self.begin().await?;
+        if tables.revocations.contains_key(&revocation.id) {
+            return Err(taken("revocation", revocation.id));
+        }
+        tables.revocations.insert(revocation.id, revocation);
+        Ok(())
+    }
+
+    async fn revocations(
+        &self,
+        team: Option<TeamId>,
+        environment: Option<&str>,
+        in_force: bool,
+    ) -> Result<Vec<Revocation>, StoreError> {
+        Ok(self.begin().await?.revocations(team, environment, in_force))
+    }
+
+    async fn lift_revocation(
+        &self,
+        team: TeamId,
+        id: RevocationId,
+        by: String,
+        now: Timestamp,
+    ) -> Result<Revocation, StoreError> {
+        let mut tables = self.begin().await?;
+        let found = tables.revocations.get_mut(&id).filter(|found| found.team == team);
+        let revocation = found.ok_or_else(|| missing("revocation", id))?;
+        revocation.lift(by, now);
+        Ok(revocation.clone())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use stockade_domain::{
-    ActionId, Approval, ApprovalId, ApprovalState, Event, Run, RunId, SecretName, Task, TaskId, TeamId, TokenId,
-    admission::AdmitRequest,
+    ActionId, Approval, ApprovalId, ApprovalState, Event, Revocation, RevocationId, Run, RunId, SecretName, Task,
+    TaskId, TeamId, TokenId, admission::AdmitRequest,
 };
 
 use crate::{
@@ -25,6 +25,7 @@ pub(super) struct Tables {
     pub(super) messages: BTreeMap<RunId, Vec<Message>>,
     pub(super) artifacts: BTreeMap<(RunId, String), Bytes>,
     pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
+    pub(super) revocations: BTreeMap<RevocationId, Revocation>,
     pub(super) secrets: BTreeMap<(TeamId, SecretName), SecretRecord>,
     pub(super) keys: BTreeMap<(TeamId, String), CreateKey>,
 }
@@ -60,6 +61,23 @@ impl Tables {
     pub(super) fn approvals(&self, which: impl Fn(&Approval) -> bool) -> Vec<Approval> {
         let mut list: Vec<_> = self.approvals.values().filter(|a| which(a)).cloned().collect();
         list.sort_by_key(|approval| (approval.requested_at, approval.id));
+        list
+    }
+
+    /// Revocations, newest first.
+    pub(super) fn revocations(
+        &self,
+        team: Option<TeamId>,
+        environment: Option<&str>,
+        in_force: bool,
+    ) -> Vec<Revocation> {
+        let wanted = |r: &&Revocation| {
+            team.is_none_or(|team| r.team == team)
+                && environment.is_none_or(|name| r.environment == name)
+                && (!in_force || r.holds())
+        };
+        let mut list: Vec<_> = self.revocations.values().filter(wanted).cloned().collect();
+        list.sort_by_key(|r| std::cmp::Reverse((r.created_at, r.id)));
         list
     }
 

@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod keys;
 mod messages;
+mod revocations;
 mod runs;
 mod secrets;
 mod store;

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use stockade_domain::{
-    ActionRecord, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Run, RunId, RunInput,
-    RunState, SecretName, Step, Task, TaskId, TeamId, Timestamp, TokenId,
+    ActionRecord, Approval, ApprovalDecision, ApprovalId, ApprovalState, Event, NewEvent, Revocation, RevocationId,
+    Run, RunId, RunInput, RunState, SecretName, Step, Task, TaskId, TeamId, Timestamp, TokenId,
     admission::{AdmitDecision, AdmitRequest, Turn},
 };
 use stockade_ports::{
@@ -15,7 +15,7 @@ use stockade_ports::{
 use super::{
     SqliteStore, actions, approvals, artifacts, change,
     error::{missing, store_error},
-    events, keys, messages, runs, secrets, tasks, tokens,
+    events, keys, messages, revocations, runs, secrets, tasks, tokens,
 };
 
 impl SqliteStore {
@@ -357,6 +357,38 @@ impl Store for SqliteStore {
             Box::pin(async move {
                 let record = secrets::remove(db, team, &name).await?;
                 Ok(record)
+            })
+        })
+        .await
+    }
+
+    async fn put_revocation(&self, revocation: Revocation) -> Result<(), StoreError> {
+        self.change(move |db| Box::pin(async move { revocations::insert(db, &revocation).await }))
+            .await
+    }
+
+    async fn revocations(
+        &self,
+        team: Option<TeamId>,
+        environment: Option<&str>,
+        in_force: bool,
+    ) -> Result<Vec<Revocation>, StoreError> {
+        revocations::list(&mut *self.reader().await?, team, environment, in_force).await
+    }
+
+    async fn lift_revocation(
+        &self,
+        team: TeamId,
+        id: RevocationId,
+        by: String,
+        now: Timestamp,
+    ) -> Result<Revocation, StoreError> {
+        self.change(move |db| {
+            Box::pin(async move {
+                let mut revocation = revocations::get(db, team, id).await?;
+                revocation.lift(by, now);
+                revocations::update(db, &revocation).await?;
+                Ok(revocation)
             })
         })
         .await

@@ -6,50 +6,43 @@ use serde_json::json;
 use stockade_domain::{AgentKind, AgentSpec, Environment};
 use stockade_policy::Policy;
 
-use super::{explain, import};
 use crate::{
-    cli::{Agent, Config, Env},
+    cli::{Agent, Config},
     exit::{Complaint, Exit, Outcome},
     settings::Settings,
     terminal::{self, out, style, table},
     wiring, yaml,
 };
 
-pub(crate) fn environments(command: Env, settings: &Settings, json: bool) -> Outcome {
-    match command {
-        Env::List if json => terminal::json(&settings.environments)?,
-        Env::List => {
-            let rows = settings.environments.iter().map(|e| {
-                let mark = if e.name == settings.default_environment {
-                    "(default)"
-                } else {
-                    ""
-                };
-                vec![
-                    e.name.clone(),
-                    level(e),
-                    e.domains.len().to_string(),
-                    e.egress.len().to_string(),
-                    e.image.clone(),
-                    mark.to_owned(),
-                ]
-            });
-            table::print(
-                &["NAME", "NETWORK", "DOMAINS", "RULES", "IMAGE", ""],
-                &rows.collect::<Vec<_>>(),
-            );
-        }
-        Env::Show { name } => {
-            terminal::json(environment(settings, &name)?)?;
-        }
-        Env::Explain {
-            name,
-            url,
-            method,
-            agent,
-        } => return explain::execute(settings, &name, &url, method.as_deref(), agent.as_deref(), json),
-        Env::Import(options) => return import::execute(&options, json),
+pub(crate) fn environments(settings: &Settings, json: bool) -> Outcome {
+    if json {
+        terminal::json(&settings.environments)?;
+        return Ok(Exit::Done);
     }
+    let rows = settings.environments.iter().map(|e| {
+        let mark = if e.name == settings.default_environment {
+            "(default)"
+        } else {
+            ""
+        };
+        vec![
+            e.name.clone(),
+            level(e),
+            e.domains.len().to_string(),
+            e.egress.len().to_string(),
+            e.image.clone(),
+            mark.to_owned(),
+        ]
+    });
+    table::print(
+        &["NAME", "NETWORK", "DOMAINS", "RULES", "IMAGE", ""],
+        &rows.collect::<Vec<_>>(),
+    );
+    Ok(Exit::Done)
+}
+
+pub(crate) fn show_environment(settings: &Settings, name: &str) -> Outcome {
+    terminal::json(environment(settings, name)?)?;
     Ok(Exit::Done)
 }
 

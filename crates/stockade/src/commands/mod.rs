@@ -8,6 +8,7 @@ mod explain;
 mod import;
 mod receipt;
 mod redteam;
+mod revoke;
 mod run;
 mod runs;
 mod secrets;
@@ -19,9 +20,9 @@ mod watch;
 use stockade_domain::RunId;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Env},
     exit::{Complaint, Outcome},
-    settings,
+    settings::{self, Settings},
 };
 
 /// Carries out a command.
@@ -39,7 +40,7 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
         Command::Send(message) => runs::send(message, settings, json).await,
         Command::Approvals(command) => approvals::execute(command, settings, json).await,
         Command::Receipt(command) => receipt::execute(command, settings, json).await,
-        Command::Env(command) => catalog::environments(command, &settings, json),
+        Command::Env(command) => environments(command, settings, json).await,
         Command::Agent(command) => catalog::agents(command, &settings, json),
         Command::Secret(command) => secrets::execute(command, settings, json).await,
         Command::Token(command) => tokens::execute(command, settings, json).await,
@@ -50,6 +51,25 @@ pub(crate) async fn execute(cli: Cli) -> Outcome {
             Err(Complaint::usage("this command is started by stockade itself").into())
         }
     }
+}
+
+/// Commands about environments: of the configuration, or of runs.
+async fn environments(command: Env, settings: Settings, json: bool) -> Outcome {
+    let work = match command {
+        Env::Revoke { name, hosts, reason } => revoke::Work::Revoke { name, hosts, reason },
+        Env::Revocations { name, all } => revoke::Work::List { name, all },
+        Env::Lift { name, id } => revoke::Work::Lift { name, id },
+        Env::List => return catalog::environments(&settings, json),
+        Env::Show { name } => return catalog::show_environment(&settings, &name),
+        Env::Explain {
+            name,
+            url,
+            method,
+            agent,
+        } => return explain::execute(&settings, &name, &url, method.as_deref(), agent.as_deref(), json),
+        Env::Import(options) => return import::execute(&options, json),
+    };
+    revoke::execute(work, settings, json).await
 }
 
 /// Reads a run's id as a person types it.

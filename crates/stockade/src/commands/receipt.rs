@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use stockade_domain::{
-    Event, Outcome as ActionOutcome, RunId, Verdict,
+    Event, Outcome as ActionOutcome, RunId, Traffic, Verdict,
     event::chain_head,
-    receipt::{self, Statement},
+    receipt::{self, Predicate, Statement},
 };
 
 use crate::{
@@ -121,6 +121,65 @@ fn outcome(outcome: Option<&ActionOutcome>) -> String {
     }
 }
 
+/// What was reached and refused, with what went there.
+fn destinations(predicate: &Predicate) {
+    let rows: Vec<Vec<String>> = predicate
+        .destinations
+        .iter()
+        .map(|d| {
+            let bytes = |count: u64| match d.verdict {
+                Verdict::Allow => style::rough(count),
+                _ => "-".to_owned(),
+            };
+            vec![
+                style::line(&d.target, 60),
+                format!("{:?}", d.verdict).to_lowercase(),
+                d.count.to_string(),
+                bytes(d.traffic.bytes_up),
+                bytes(d.traffic.bytes_down),
+                bytes(d.traffic.blind_bytes),
+                d.rule.clone(),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        out("");
+        table::print(
+            &["DESTINATION", "VERDICT", "TIMES", "UP", "DOWN", "UNREAD", "RULE"],
+            &rows,
+        );
+    }
+    let (mut all, mut attempts, mut reached) = (Traffic::default(), 0, 0);
+    for destination in &predicate.destinations {
+        all.add(destination.traffic);
+        match destination.verdict {
+            Verdict::Allow => reached += 1,
+            _ => attempts += destination.count,
+        }
+    }
+    out(&format!(
+        "\n{reached} destinations reached over {} connections, {} up, {} down, {} of it unread; {} refused in {attempts} attempts; {} files changed",
+        all.connections,
+        style::rough(all.bytes_up),
+        style::rough(all.bytes_down),
+        style::rough(all.blind_bytes),
+        predicate.destinations.len() - reached,
+        predicate.files.len()
+    ));
+    for revoked in &predicate.revocations {
+        let text = |key: &str| style::line(revoked[key].as_str().unwrap_or_default(), 60);
+        out(&format!(
+            "{} was revoked by {} {}",
+            text("hosts"),
+            text("by"),
+            text("reason")
+        ));
+    }
+    for limit in predicate.run.result.iter().flat_map(|result| &result.limits_hit) {
+        out(&format!("limit met: {}", style::line(limit, 80)));
+    }
+}
+
 /// A receipt for reading.
 pub(crate) fn print(statement: &Statement) {
     let predicate = &statement.predicate;
@@ -170,16 +229,7 @@ pub(crate) fn print(statement: &Statement) {
         .collect();
     out("");
     table::print(&["ACTION", "VERDICT", "OUTCOME", "TARGET", "RULE"], &actions);
-    let refused = predicate
-        .destinations
-        .iter()
-        .filter(|d| d.verdict != Verdict::Allow)
-        .count();
-    out(&format!(
-        "\n{} destinations reached, {refused} refused; {} files changed",
-        predicate.destinations.len() - refused,
-        predicate.files.len()
-    ));
+    destinations(predicate);
     for exception in &predicate.address_exceptions {
         out(&format!(
             "special addresses {} were open to {} connections: {}",

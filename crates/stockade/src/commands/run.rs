@@ -17,7 +17,7 @@ use crate::{
     git_hosts::GitSettings,
     server::{self, Connection},
     settings::{self, Settings},
-    terminal::{self, out, say, style},
+    terminal::{self, out, say, style, traffic::Sums},
     wiring, yaml,
 };
 
@@ -123,7 +123,7 @@ async fn watched(connection: &Connection, request: &v1::CreateTask, json: bool) 
     let client = connection.client();
     let run = created(client, request).await?.id;
     tokio::select! {
-        followed = watch::follow(client, run, Approver::here()) => { followed?; }
+        followed = watch::follow(client, run, Approver::here()) => Sums::of(&followed?).show(),
         () = signals::stop_asked() => return stop(connection, run).await,
     }
     let run = client.run(run).await?;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use serde_json::Value;
 use stockade_domain::{Event, EventType as T};
 
-use super::{say, style};
+use super::{say, style, traffic};
 
 /// Widest line of detail.
 const WIDTH: usize = 100;
@@ -99,6 +99,35 @@ fn lines(event: &Event) -> Vec<String> {
         T::ToolCall => one(tool_call(data)),
         T::ToolResult => tool_result(data),
         T::EgressDenied => one(refusal("network refused:", data)),
+        T::EgressLimit => one(mark(
+            &style::bad("■"),
+            &format!("network limit reached: {}", short(data, "reason")),
+        )),
+        T::EgressRevoked => one(mark(
+            &style::bad("■"),
+            &format!(
+                "{} revoked {}, {} connections closed {}",
+                short(data, "by"),
+                style::bold(&short(data, "hosts")),
+                data["closed"],
+                style::dim(&short(data, "reason"))
+            ),
+        )),
+        T::EgressRestored => one(mark(
+            &style::good("▸"),
+            &format!("no longer revoked: {}", short(data, "hosts")),
+        )),
+        T::ActionSettled => match traffic::ended(data) {
+            Some(line) => {
+                let sign = if data["outcome"]["error"].is_null() {
+                    style::dim("←")
+                } else {
+                    style::bad("✗")
+                };
+                one(mark(&sign, &line))
+            }
+            None => Vec::new(),
+        },
         T::EgressAllowed if text(data, "operation") == "connect" => one(mark(
             &style::dim("→"),
             &style::dim(&format!("network: {}", short(data, "target"))),
@@ -169,7 +198,8 @@ fn refusal(what: &str, data: &Value) -> String {
     mark(
         &style::bad("✗"),
         &format!(
-            "{what} {target} {}",
+            "{what} {target}{} {}",
+            traffic::times(data),
             style::dim(&format!("({})", short(data, "reason")))
         ),
     )

@@ -5,6 +5,7 @@ pub(crate) mod prompt;
 pub(crate) mod question;
 pub(crate) mod style;
 pub(crate) mod table;
+pub(crate) mod traffic;
 
 use std::{
     io::{self, Write as _},

@@ -9,8 +9,8 @@ mod git;
 mod http1;
 mod http2;
 mod lent;
-mod origin;
-mod pki;
+pub(crate) mod origin;
+pub(crate) mod pki;
 mod refusals;
 mod socket;
 
@@ -70,7 +70,7 @@ pub(crate) struct World {
     pub(crate) origin: Origin,
 }
 
-fn plan(pki: &Pki) -> Plan {
+pub(crate) fn plan(pki: &Pki) -> Plan {
     let mut plan = Plan::custom(&["a.example.com", "b.example.com"]);
     plan.config.extra_roots = vec![pki.root.clone()];
     plan.inspector = Some(Arc::new(Paths));
@@ -89,7 +89,7 @@ impl World {
         Self::of(plan(&pki), setup).await
     }
 
-    async fn of(plan: Plan, setup: Setup) -> Self {
+    pub(crate) async fn of(plan: Plan, setup: Setup) -> Self {
         let rig = Arc::new(plan.start().await);
         let origin = setup.start().await;
         for name in ["a.example.com", "b.example.com"] {
@@ -117,7 +117,7 @@ impl World {
         connected.map_err(|error| error.to_string())
     }
 
-    async fn http2(&self) -> hyper::client::conn::http2::SendRequest<Body> {
+    pub(crate) async fn http2(&self) -> hyper::client::conn::http2::SendRequest<Body> {
         let stream = self
             .shake_hands("a.example.com", self.client(&["h2", "http/1.1"]))
             .await
@@ -130,7 +130,7 @@ impl World {
         sender
     }
 
-    async fn http1(&self) -> hyper::client::conn::http1::SendRequest<Body> {
+    pub(crate) async fn http1(&self) -> hyper::client::conn::http1::SendRequest<Body> {
         let stream = self
             .shake_hands("a.example.com", self.client(&["http/1.1"]))
             .await
@@ -159,27 +159,29 @@ fn trusting(
     config
 }
 
-type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
-fn whole(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn whole(bytes: impl Into<Bytes>) -> Body {
     let body = http_body_util::Full::new(bytes.into());
     body.map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A request of HTTP/2, whose target names the host.
-fn to(path: &str) -> Request<Body> {
+pub(crate) fn to(path: &str) -> Request<Body> {
     let target = format!("https://a.example.com{path}");
     Request::builder().uri(target).body(whole("")).unwrap()
 }
 
 /// A request of HTTP/1.1.
-fn to_host(path: &str) -> Request<Body> {
+pub(crate) fn to_host(path: &str) -> Request<Body> {
     let request = Request::builder().uri(path).header("host", "a.example.com");
     request.body(whole("")).unwrap()
 }
 
 /// Status and body of an answer that should come at once.
-async fn read<E: Debug>(answer: impl Future<Output = Result<Response<Incoming>, E>>) -> (StatusCode, String) {
+pub(crate) async fn read<E: Debug>(
+    answer: impl Future<Output = Result<Response<Incoming>, E>>,
+) -> (StatusCode, String) {
     let read = async {
         let response = answer.await.unwrap();
         let status = response.status();
@@ -190,6 +192,6 @@ async fn read<E: Debug>(answer: impl Future<Output = Result<Response<Incoming>, 
 }
 
 /// A pause in which something that must not happen would.
-async fn a_while() {
+pub(crate) async fn a_while() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }

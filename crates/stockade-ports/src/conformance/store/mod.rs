@@ -10,6 +10,7 @@ mod claims;
 mod ends;
 mod events;
 mod rest;
+mod revocations;
 mod scene;
 mod secrets;
 mod tasks;
@@ -25,6 +26,7 @@ pub use claims::*;
 pub use ends::*;
 pub use events::*;
 pub use rest::*;
+pub use revocations::*;
 pub use secrets::*;
 pub use tasks::*;
 
@@ -77,6 +79,8 @@ pub async fn all(make: impl AsyncFn() -> Arc<dyn Store>) {
         a_secret_is_replaced_and_removed,
         secrets_are_one_teams,
         secrets_put_at_once_are_all_counted,
+        a_revocation_is_kept_and_lifted_once,
+        revocations_are_found_by_team_and_environment,
     ];
     for case in cases {
         case(make().await).await;
