@@ -21,8 +21,8 @@ mod sensitive;
 use serde_json::Value;
 use stockade_domain::{Action, ActionKind, FileRules, PathPattern, PolicyVerdict, RuleVerdict, Verdict};
 
-#[cfg(test)]
 pub(crate) use explain::line;
+#[cfg(test)]
 pub(crate) use export::from_args as read_args;
 pub use export::{ExportedFile, ExportedKind, LONGEST_TARGET, to_args};
 pub use place::{Place, WORKSPACE};
