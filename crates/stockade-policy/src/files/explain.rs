@@ -4,18 +4,20 @@ use stockade_domain::RuleVerdict;
 
 use super::FilePolicy;
 
+/// A verdict and what it is about.
+pub(crate) fn line(says: RuleVerdict, what: &str) -> String {
+    let word = match says {
+        RuleVerdict::Allow => "allow",
+        RuleVerdict::Ask => "ask",
+        RuleVerdict::Deny => "deny",
+    };
+    format!("{word:<6} {what}")
+}
+
 impl FilePolicy {
     /// The rules in words, one line each, in the order they are asked.
     pub fn explain(&self) -> Vec<String> {
         let rules = &self.rules;
-        let line = |says: RuleVerdict, what: &str| {
-            let word = match says {
-                RuleVerdict::Allow => "allow",
-                RuleVerdict::Ask => "ask",
-                RuleVerdict::Deny => "deny",
-            };
-            format!("{word:<6} {what}")
-        };
         let mut lines: Vec<String> = self.deny.iter().map(|p| line(RuleVerdict::Deny, p.text())).collect();
         lines.extend(self.allow.iter().map(|p| {
             let what = format!("{}, and nothing that is not allowed", p.text());

@@ -21,6 +21,7 @@ mod sensitive;
 use serde_json::Value;
 use stockade_domain::{Action, ActionKind, FileRules, PathPattern, PolicyVerdict, RuleVerdict, Verdict};
 
+pub(crate) use explain::line;
 #[cfg(test)]
 pub(crate) use export::from_args as read_args;
 pub use export::{ExportedFile, ExportedKind, LONGEST_TARGET, from_args, to_args};

@@ -151,7 +151,9 @@ impl GitPolicy {
             (Some(History::Unknown), UpdateKind::Update) => says(
                 self.rules.force,
                 "env.git.force",
-                format!("{name} stands at a commit that is not known here, so it could lose commits; fetch first"),
+                format!(
+                    "{name} stands at a commit that is not known here, so it could lose commits; push to a new branch"
+                ),
             ),
             _ => deny("stockade.git", format!("nobody looked at the history of {name}")),
         }

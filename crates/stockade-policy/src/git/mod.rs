@@ -14,6 +14,7 @@
 //! | `files`, `sizes`, `special` | every file of every such commit, as of any export |
 //! | `fault` | what makes the push unreadable, in words |
 
+mod explain;
 mod facts;
 mod judge;
 mod over;

@@ -51,6 +51,10 @@ impl GitOver {
         port.is_some_and(|port| readable && self.hosts.iter().any(|entry| entry.means(host, port)))
     }
 
+    pub(super) fn rules(&self) -> &RefRules {
+        &self.rules
+    }
+
     pub(crate) fn has_hosts(&self) -> bool {
         !self.hosts.is_empty()
     }

@@ -398,3 +398,23 @@ fn a_git_host_that_is_none_is_refused_with_what_to_write() {
         assert!(error.starts_with("git.hosts: "), "{wrong}: {error}");
     }
 }
+
+#[test]
+fn the_rules_are_told_in_words() {
+    let rules = RefRules {
+        hosts: vec!["git.example".to_owned()],
+        tags: RuleVerdict::Ask,
+        ..RefRules::default()
+    };
+    let told = whole(rules, Vec::new(), &[]).explain_git();
+    for line in [
+        "allow  fetching",
+        "allow  pushing to refs/heads/stockade/{run} and below, without losing commits",
+        "deny   pushing to other branches",
+        "ask    pushing tags",
+        "at most 8 references in a push",
+        "read at git.example",
+    ] {
+        assert!(told.iter().any(|own| own == line), "{line}: {told:?}");
+    }
+}

@@ -25,6 +25,9 @@ use crate::RunnerConfig;
 
 use room::Room;
 
+/// Bytes of one run's pushes from which on no more are kept: the host's disk is not the agent's.
+const MOST_KEPT: u64 = 1 << 30;
+
 /// Looks into the pushes of one run.
 #[derive(Debug)]
 pub struct PushInspection {
@@ -70,6 +73,9 @@ impl PushInspector for PushInspection {
 
     async fn delivered(&self, push: Inspected) {
         // Without these objects a later push of the same branch counts as rewritten: strict, not wrong.
+        if room::kept_bytes(&self.kept()).await >= MOST_KEPT {
+            return;
+        }
         if let Err(failure) = room::keep(&self.config, push.quarantine.dir(), &self.kept()).await {
             tracing::warn!(%failure, "the objects of a push could not be kept");
         }

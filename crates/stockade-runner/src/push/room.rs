@@ -139,6 +139,15 @@ pub(super) async fn keep(config: &RunnerConfig, from: &Path, kept: &Path) -> Res
     Ok(())
 }
 
+/// Bytes of the packs that are kept.
+pub(super) async fn kept_bytes(kept: &Path) -> u64 {
+    let mut bytes = 0;
+    for path in files(&kept.join("objects/pack")).await.unwrap_or_default() {
+        bytes += fs::metadata(&path).await.map_or(0, |found| found.len());
+    }
+    bytes
+}
+
 async fn files(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = |e: std::io::Error| mishap::io("reading the pack of a push", &e);
     let mut found = Vec::new();

@@ -120,12 +120,13 @@ pub(crate) fn missing(agent: &AgentSpec, settings: &Settings) -> Option<stockade
 pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outcome {
     let Config::Check = command;
     let agents = wiring::agents(settings)?;
-    let (mut files, mut egress) = (BTreeMap::new(), BTreeMap::new());
+    let (mut files, mut egress, mut git) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for environment in &settings.environments {
         for agent in agents.values() {
             let policy = Policy::compile(agent, environment).map_err(|e| Complaint::usage(e.to_string()))?;
             files.insert(&environment.name, policy.files().explain());
             egress.insert(&environment.name, policy.egress().explain());
+            git.insert(&environment.name, policy.explain_git());
         }
     }
     for (what, name, known) in [
@@ -157,6 +158,7 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
         let mut summary = summary;
         summary["files"] = json!(files);
         summary["egress"] = json!(egress);
+        summary["git"] = json!(git);
         terminal::json(&summary)?;
     } else {
         out(&format!("{} configuration", style::good("ok")));
@@ -166,7 +168,7 @@ pub(crate) fn config(command: &Config, settings: &Settings, json: bool) -> Outco
                 value.as_str().map_or_else(|| value.to_string(), str::to_owned)
             ));
         }
-        for (what, lists) in [("egress", &egress), ("files", &files)] {
+        for (what, lists) in [("egress", &egress), ("files", &files), ("git", &git)] {
             for (environment, rules) in lists {
                 out(&format!("  {what} of environment '{environment}'"));
                 rules.iter().for_each(|rule| out(&format!("    {rule}")));

@@ -68,7 +68,7 @@ fn print(told: &Explanation) {
     if told.inspected {
         field(
             "inspected",
-            "yes: a rule looks at requests there, so its connections are read",
+            "yes: a rule looks at requests there, or git is spoken, so its connections are read",
         );
     }
     if let Ok(limits) = serde_json::to_string(&told.limits)
