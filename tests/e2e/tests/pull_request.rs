@@ -13,10 +13,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use stockade_api::{
-    domain::run::RunResult,
-    v1::DecideApproval,
-};
+use stockade_api::{domain::run::RunResult, v1::DecideApproval};
 
 use crate::support::{
     forge::{Forge, TOKEN, branch_of},
@@ -59,7 +56,7 @@ impl Processes {
                     let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
                     seen.insert(String::from_utf8_lossy(&line).replace('\0', " "));
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(3));
             }
             seen
         });
