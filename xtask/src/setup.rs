@@ -82,7 +82,13 @@ pub(crate) const SANDBOX: &[Need] = &[
 ];
 
 /// The benches compare with these.
-pub(crate) const BENCH: &[Need] = &[need("bwrap", "bubblewrap", "the sandbox bench runs it side by side")];
+pub(crate) const BENCH: &[Need] = &[
+    need("bwrap", "bubblewrap", "the sandbox bench runs it side by side"),
+    need("squid", "squid", "the egress bench runs it side by side"),
+    need("tinyproxy", "tinyproxy", "the egress bench runs it side by side"),
+    need("nft", "nftables", "the egress bench redirects with it"),
+    need("ip", "iproute2", "the egress bench makes a network namespace with it"),
+];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut needs = [BASE, AGENTS].concat();

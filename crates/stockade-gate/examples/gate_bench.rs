@@ -19,13 +19,15 @@ use std::{
 
 use serde_json::{Value, json};
 use stockade_bus::InProcessBus;
-use stockade_domain::{Amounts, Outcome, RunInput, TaskId, TeamId};
+use stockade_domain::{Action, ActionKind, Amounts, NetworkLevel, Outcome, RunInput, TaskId, TeamId};
 use stockade_gate::{Gate, Scope, kind};
+use stockade_policy::Policy;
 use stockade_ports::{Clock, CreateRun, CreateTask, Store, SystemClock};
 use stockade_store::SqliteStore;
 
-/// Actions in flight at once where the rate is measured.
-const CONCURRENT: usize = 8;
+/// Actions in flight at once where rates are measured.
+const FEW: usize = 8;
+const MANY: usize = 64;
 
 fn main() {
     let rounds = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(500);
@@ -62,12 +64,16 @@ async fn measure(rounds: usize) -> Value {
             .expect("settled");
         settle.push(millis(started.elapsed()));
     }
-    let rate = rate(&gate, &scope, rounds).await;
+    let few = rate(&gate, &scope, rounds, FEW).await;
+    let many = rate(&gate, &scope, rounds * 4, MANY).await;
     let sync = write_and_sync(dir.path(), rounds);
     json!({
         "samples": { "admit": admit, "settle": settle, "write_and_sync": sync },
-        "rates": { "admit+settle": rate },
-        "notes": [format!("SQLite, WAL, synchronous=FULL; the rate with {CONCURRENT} actions in flight")],
+        "rates": {
+            format!("connections admitted and settled, {FEW} at a time"): few,
+            format!("connections admitted and settled, {MANY} at a time"): many,
+        },
+        "notes": ["SQLite, WAL, synchronous=FULL; changes that come together share a commit"],
     })
 }
 
@@ -75,6 +81,11 @@ async fn claimed_run(store: &dyn Store) -> Scope {
     let clock = SystemClock;
     let run = stockade_domain::RunId::from_uuid(clock.uuid());
     let mut spec = support::spec(&[]);
+    spec.environment.network = NetworkLevel::Full;
+    spec.environment.acknowledge_full_network = true;
+    spec.policy_version = Policy::compile(&spec.agent, &spec.environment)
+        .expect("a policy")
+        .version();
     spec.limits.budget = stockade_domain::BudgetLimits::default();
     let task = CreateTask {
         id: TaskId::from_uuid(clock.uuid()),
@@ -95,28 +106,34 @@ async fn claimed_run(store: &dyn Store) -> Scope {
 }
 
 /// Actions admitted and settled per second.
-async fn rate(gate: &Gate, scope: &Scope, rounds: usize) -> f64 {
+async fn rate(gate: &Gate, scope: &Scope, rounds: usize, at_once: usize) -> f64 {
     let started = Instant::now();
-    let workers = (0..CONCURRENT).map(|worker| {
+    let workers = (0..at_once).map(|worker| {
         let (gate, scope) = (gate.clone(), scope.clone());
         tokio::spawn(async move {
-            for round in 0..rounds / CONCURRENT {
-                let action = support::bash(&format!("{worker} {round}"));
-                let admitted = gate
-                    .pass::<kind::Tool>(&scope, action, Amounts::ZERO)
-                    .await
-                    .expect("admitted");
-                admitted
-                    .settle(Outcome::Done, Amounts::ZERO, Value::Null)
-                    .await
-                    .expect("settled");
+            for round in 0..rounds / at_once {
+                let action = connection(&format!("{worker}-{round}.example.com"));
+                let admitted = gate.pass::<kind::Egress>(&scope, action, Amounts::ZERO).await;
+                let settled = admitted
+                    .expect("admitted")
+                    .settle(Outcome::Done, Amounts::ZERO, Value::Null);
+                settled.await.expect("settled");
             }
         })
     });
     for worker in workers.collect::<Vec<_>>() {
         worker.await.expect("a worker");
     }
-    (rounds / CONCURRENT * CONCURRENT) as f64 / started.elapsed().as_secs_f64()
+    (rounds / at_once * at_once) as f64 / started.elapsed().as_secs_f64()
+}
+
+fn connection(host: &str) -> Action {
+    Action {
+        kind: ActionKind::Egress,
+        operation: "connect".to_owned(),
+        target: format!("{host}:443"),
+        args: json!({ "host": host, "port": 443, "protocol": "tls" }),
+    }
 }
 
 /// The disk's own floor: append a little, sync.

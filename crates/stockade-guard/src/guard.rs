@@ -1,13 +1,17 @@
 //! The Guard: takes boundaries and serves them.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    os::fd::OwnedFd,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use stockade_domain::Run;
 use stockade_gate::{Gate, Scope};
 use stockade_policy::PolicyError;
 use stockade_ports::{
-    Boundary, Egress, EgressError, EgressSession, Internal, Lease, Secrets, SystemClock, Tally, Trust,
+    Boundary, Egress, EgressError, EgressSession, GitPlace, Internal, Lease, Secrets, SystemClock, Tally, Trust,
 };
 use tokio::{
     net::{TcpListener, UdpSocket},
@@ -22,6 +26,7 @@ use crate::{
     credentials::{OwnRequests, Repository, RunCredentials, RunCredentialsParts},
     dial::{Dial, SystemDial},
     dns,
+    git::{GateDoor, GitSession, GitSettings},
     inspection::{ByPolicy, Inspector},
     lookup::Lookup,
     origin::{KernelOrigin, Origin},
@@ -164,6 +169,7 @@ impl Guard {
             inspector: Arc::clone(&self.inspector),
             broker: self.broker.clone(),
             credentials,
+            git: OnceLock::new(),
             tls,
             config: self.config.clone(),
         }))
@@ -310,6 +316,21 @@ impl EgressSession for GuardSession {
         let credentials = self.session.credentials.as_ref();
         let pairs = credentials.into_iter().flat_map(|credentials| credentials.variables());
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn serve_git(&self, place: GitPlace) {
+        let session = &self.session;
+        if let Some(policy) = session.policy().git() {
+            let git = GitSession::new(
+                policy.clone(),
+                Arc::new(GateDoor(session.passage())),
+                place.inspector,
+                GitSettings::new(place.spool_dir),
+                session.stop.clone(),
+            );
+            // A second place for one session cannot be: a run is provisioned once.
+            let _ = session.git.set(git);
+        }
     }
 
     async fn lost(&self) -> String {

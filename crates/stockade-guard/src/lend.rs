@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, request::Parts};
 use serde_json::json;
-use stockade_domain::{Action, ActionKind, Amounts, Outcome};
-use stockade_gate::{Admitted, kind};
+use stockade_domain::{Action, ActionKind, Outcome};
+use stockade_gate::kind;
 use stockade_ports::{InternalBody, InternalResponse};
-use tokio::sync::oneshot;
 
 use crate::{
     ask,
@@ -33,7 +32,11 @@ pub(crate) async fn lend(session: &Arc<Session>, leaving: &Leaving<'_>, head: &m
     let Some(covered) = credentials.judge(to, head).map_err(|fault| withheld(&fault))? else {
         return Ok(());
     };
-    let admitted = admitted(session, action(&covered, leaving, head)).await?;
+    let passed = session
+        .passage()
+        .pass::<kind::Credential>(action(&covered, leaving, head))
+        .await;
+    let admitted = passed.map_err(|Denial { rule, reason }| Withheld { rule, reason })?;
     match credentials.inject(covered, head).await {
         Ok(_) => {
             settle(admitted, Outcome::Done, json!({})).await;
@@ -107,30 +110,4 @@ fn action(covered: &CredentialUse<'_>, leaving: &Leaving<'_>, head: &Parts) -> A
             "method": head.method.as_str(), "path": path,
         }),
     }
-}
-
-/// Asks the gate, in a task of its own: a client that goes away must not interrupt the transaction
-/// that admits the use.
-async fn admitted(session: &Arc<Session>, action: Action) -> Result<Admitted<kind::Credential>, Withheld> {
-    let (mut tell, told) = oneshot::channel();
-    let own = Arc::clone(session);
-    session.tasks.spawn(async move {
-        let passed = tokio::select! {
-            passed = own.gate.pass::<kind::Credential>(&own.scope, action, Amounts::ZERO) => passed,
-            () = tell.closed() => return,
-            () = own.stop.cancelled() => return,
-        };
-        let passed = passed.map_err(|refusal| Denial::from(&refusal));
-        if let Err(Ok(admitted)) = tell.send(passed) {
-            let error = "the client went away".to_owned();
-            settle(admitted, Outcome::Failed { error }, json!({})).await;
-        }
-    });
-    let passed = told.await.unwrap_or_else(|_| {
-        Err(Denial {
-            rule: "stockade.gone".to_owned(),
-            reason: "the sandbox ended before a person decided".to_owned(),
-        })
-    });
-    passed.map_err(|Denial { rule, reason }| Withheld { rule, reason })
 }

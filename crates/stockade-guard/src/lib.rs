@@ -15,6 +15,7 @@
 //! | `inspection`, `judge` | what has to be opened, and what the rules say to a request |
 //! | `broker`, `lend` | where credentials are put into requests |
 //! | [`git`] | git's smart HTTP protocol: what is fetched and pushed |
+//! | `passage` | asking the gate for a client that may go away |
 //! | `door` | from an action to an admitted, dialled connection |
 //! | `lookup` | names to addresses, each one judged |
 //! | `refusals` | counting what is refused |
@@ -48,6 +49,7 @@ mod lend;
 mod lookup;
 mod meter;
 mod origin;
+mod passage;
 mod pins;
 mod refusals;
 mod session;

@@ -1,7 +1,7 @@
 //! One boundary being served for one run.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -13,8 +13,8 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    GuardConfig, broker::Broker, credentials::RunCredentials, dial::Dial, inspection::Inspector, lookup::Lookup,
-    origin::Origin, pins::Pins, refusals::Refusals, tls::Tls,
+    GuardConfig, broker::Broker, credentials::RunCredentials, dial::Dial, git::GitSession, inspection::Inspector,
+    lookup::Lookup, origin::Origin, passage::Passage, pins::Pins, refusals::Refusals, tls::Tls,
 };
 
 /// What every connection and question of one run shares.
@@ -32,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) broker: Option<Arc<dyn Broker>>,
     /// What the environment puts into requests.
     pub(crate) credentials: Option<Arc<RunCredentials>>,
+    /// Git as it passes; nothing of it does before this is set.
+    pub(crate) git: OnceLock<Arc<GitSession>>,
     /// What connections are opened with; nothing where no rule needs it.
     pub(crate) tls: Option<Tls>,
     pub(crate) trial: Trial,
@@ -121,6 +123,15 @@ impl Session {
         RunIdentity {
             run: self.scope.run(),
             lease: self.scope.lease(),
+        }
+    }
+
+    pub(crate) fn passage(&self) -> Passage {
+        Passage {
+            gate: self.gate.clone(),
+            scope: self.scope.clone(),
+            tasks: self.tasks.clone(),
+            stop: self.stop.clone(),
         }
     }
 

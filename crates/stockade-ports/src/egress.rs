@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use stockade_domain::{Run, RunId};
 
-use crate::{Boundary, Lease};
+use crate::{Boundary, GitPlace, Lease};
 
 /// Serves sandboxes' boundaries. Implemented by the Guard.
 #[async_trait]
@@ -41,6 +41,9 @@ pub trait EgressSession: Send + Sync {
     fn variables(&self) -> Vec<(String, String)> {
         Vec::new()
     }
+
+    /// Lets git through, as far as the environment's rules do. Until then nothing of git passes.
+    fn serve_git(&self, _place: GitPlace) {}
 
     /// Resolves when the boundary is no longer served though nobody closed it, with the reason.
     /// The sandbox then has to end.

@@ -1,6 +1,9 @@
 //! Looking into a push before it goes on.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -48,6 +51,15 @@ pub trait PushInspector: Send + Sync {
 
     /// The server took the push: later pushes may build on its objects.
     async fn delivered(&self, push: Inspected);
+}
+
+/// What the Guard needs on the host to let git through for one run.
+#[derive(Clone)]
+pub struct GitPlace {
+    /// Who looks into pushes.
+    pub inspector: Arc<dyn PushInspector>,
+    /// An existing directory that only this process may read, for packs that do not fit in memory.
+    pub spool_dir: PathBuf,
 }
 
 /// An inspected push.

@@ -52,7 +52,7 @@ pub use egress::{
 };
 pub use engine::{Activities, Engine, EngineError};
 pub use forge::{ForgeError, ForgeHttp};
-pub use git::{Inspected, PackBytes, PushInspector, PushToInspect, Quarantine};
+pub use git::{GitPlace, Inspected, PackBytes, PushInspector, PushToInspect, Quarantine};
 pub use git_hosts::{GitHosts, GitLogin, HostVisit};
 pub use image::{Collected, ImageError, Images, PullProgress};
 pub use model::{ModelError, ModelProvider, ModelRequest, ModelResponse, wire_error};

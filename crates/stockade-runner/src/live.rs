@@ -11,10 +11,10 @@ use std::{
 use stockade_domain::{Failure, RunId};
 use stockade_gate::{Gate, Scope};
 use stockade_policy::files::ExportedFile;
-use stockade_ports::{EgressSession, LimitHit, SandboxHandle, Trust};
+use stockade_ports::{EgressSession, GitPlace, LimitHit, SandboxHandle, Trust};
 use tokio_util::sync::CancellationToken;
 
-use crate::{RunnerConfig, mishap, repo::Brought, trust::Trusting};
+use crate::{PushInspection, RunnerConfig, mishap, repo::Brought, trust::Trusting};
 
 /// A run that this runner has in hand.
 pub(crate) struct Live {
@@ -65,6 +65,21 @@ impl Live {
     /// Keeps the session that serves the boundary.
     pub(crate) fn guard(&self, session: Arc<dyn EgressSession>) {
         *lock(&self.egress) = Some(session);
+    }
+
+    /// Lets git through the boundary; packs that are looked into wait in the run's directory.
+    pub(crate) async fn serve_git(&self, config: &RunnerConfig, base_git: &Path) -> Result<(), Failure> {
+        let spool_dir = self.dir.join("spool");
+        let made = tokio::fs::DirBuilder::new().mode(0o700).create(&spool_dir).await;
+        made.map_err(|e| mishap::io("making a place for what is pushed", &e))?;
+        let inspection = PushInspection::new(config.clone(), base_git.to_owned(), self.dir.join("pushes"));
+        if let Some(session) = lock(&self.egress).as_ref() {
+            session.serve_git(GitPlace {
+                inspector: Arc::new(inspection),
+                spool_dir,
+            });
+        }
+        Ok(())
     }
 
     /// Resolves with the reason when the boundary is no longer served.

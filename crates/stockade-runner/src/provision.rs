@@ -37,6 +37,7 @@ impl Runner {
         };
         fresh_dir(&live.dir).await?;
         let repo = self.repository(run, &scope, live).await?;
+        repo::name_origin(config, &repo.tree, run.id, &run.spec).await?;
         let restore = run.spec.snapshot.from.as_deref();
         let spec = SandboxSpec {
             run: run.id,
@@ -53,6 +54,7 @@ impl Runner {
         let fresh = sandboxes.create(spec).await.map_err(mishap::sandbox)?;
         let facts = fresh.evidence();
         let (sandbox, measured) = self.prove(run, lease, live, fresh).await?;
+        live.serve_git(config, &repo.base_git).await?;
         let trusting = match live.trust() {
             Some(trust) => Trusting::place(&*sandbox, trust).await?,
             None => Trusting::default(),

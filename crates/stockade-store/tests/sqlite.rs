@@ -73,6 +73,72 @@ async fn two_writers_of_one_file_wait_for_each_other() {
     assert_eq!(chain_head(&events).unwrap(), stored.chain_head);
 }
 
+/// Changes that come together share a transaction; one that is refused takes nobody's with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_change_among_others_is_refused_alone() {
+    let (_place, store) = fresh().await;
+    let run = run(&store).await;
+    let lease = store.claim(SystemClock.now()).await.unwrap().unwrap().lease;
+    let stale = stockade_ports::Lease { fence: lease.fence + 1 };
+    let token = |n: u32| stockade_ports::TokenRecord {
+        id: stockade_domain::TokenId::from_uuid(SystemClock.uuid()),
+        team: TeamId::DEFAULT,
+        name: "same".to_owned(),
+        secret_sha256: format!("{n}"),
+        created_at: SystemClock.now(),
+        expires_at: None,
+        revoked_at: None,
+    };
+    let writers: Vec<_> = (0..120)
+        .map(|n| {
+            let (store, token) = (store.clone(), token(n / 60));
+            tokio::spawn(async move {
+                let text = serde_json::json!({ "n": n });
+                let note = stockade_domain::NewEvent::new(stockade_domain::EventType::MessageAgent, text);
+                match n % 3 {
+                    0 => store.append(run, lease, vec![note], SystemClock.now()).await.is_ok(),
+                    1 => store.append(run, stale, vec![note], SystemClock.now()).await.is_ok(),
+                    // A constraint of the table refuses the second of its kind.
+                    _ => store.put_token(token).await.is_ok(),
+                }
+            })
+        })
+        .collect();
+    let mut done = [0; 3];
+    for (n, writer) in writers.into_iter().enumerate() {
+        done[n % 3] += usize::from(writer.await.unwrap());
+    }
+    assert_eq!(done, [40, 0, 2]);
+    let events = store.events(run, 0, 1000).await.unwrap();
+    assert_eq!(events.len(), 2 + 40);
+    let stored = store.run(None, run).await.unwrap();
+    assert_eq!(chain_head(&events).unwrap(), stored.chain_head);
+}
+
+/// A change is either not begun or done: nobody can leave it halfway.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_leaves_nothing_half_done() {
+    let (_place, store) = fresh().await;
+    let run = run(&store).await;
+    let lease = store.claim(SystemClock.now()).await.unwrap().unwrap().lease;
+    for n in 0..200_u64 {
+        let text = serde_json::json!({ "n": n });
+        let notes = vec![stockade_domain::NewEvent::new(stockade_domain::EventType::MessageAgent, text); 2];
+        let append = store.append(run, lease, notes, SystemClock.now());
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(n * 20), append).await;
+    }
+    store
+        .append(run, lease, Vec::new(), SystemClock.now())
+        .await
+        .expect("it still writes");
+    let events = store.events(run, 0, 1000).await.unwrap();
+    assert_eq!(events.len() % 2, 0);
+    assert_eq!(
+        chain_head(&events).unwrap(),
+        store.run(None, run).await.unwrap().chain_head
+    );
+}
+
 #[tokio::test]
 async fn everything_is_there_after_opening_again() {
     let (place, store) = fresh().await;

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use stockade_domain::{GitHost, RepoSlug};
+use stockade_policy::{RequestTarget, egress::DomainEntry};
 
 use crate::exit::Complaint;
 
@@ -38,6 +39,17 @@ impl GitSettings {
             self.hosts[at].api_url = api_url;
         }
         Ok(self)
+    }
+
+    /// The hosts as an environment's rules for git name them: there the Guard reads git. One that
+    /// has no name, as on this machine, is none that a sandbox reaches.
+    pub(crate) fn places(&self) -> Vec<String> {
+        let place = |host: &GitHost| {
+            let target = RequestTarget::url(&host.url).ok()?;
+            let place = format!("{}:{}", target.host, target.port);
+            DomainEntry::parse(&place).is_ok().then_some(place)
+        };
+        self.hosts.iter().filter_map(place).collect()
     }
 
     /// The address that a name of the form `owner/name` stands for; `None` for anything else.
@@ -100,6 +112,13 @@ mod tests {
             assert!(settings.resolve(other).is_none(), "{other}");
         }
         assert!(GitSettings::default().resolve("octo/hello").unwrap().is_err());
+    }
+
+    #[test]
+    fn a_host_with_a_name_is_one_where_git_is_read() {
+        let hosts = "hosts: [{name: a, url: 'https://git.example/x'}, {name: b, url: 'https://b.example:8443'}, \
+                     {name: c, url: 'http://127.0.0.1:8080'}]";
+        assert_eq!(read(hosts).unwrap().places(), ["git.example:443", "b.example:8443"]);
     }
 
     #[test]

@@ -275,6 +275,12 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         environments.retain(|known| known.name != environment.name);
         environments.push(environment);
     }
+    let git = file.git.checked()?;
+    for environment in &mut environments {
+        let hosts = &mut environment.git.hosts;
+        let more = git.places().into_iter().filter(|place| !hosts.contains(place));
+        hosts.extend(more.collect::<Vec<_>>());
+    }
     let agents = file
         .agents
         .iter()
@@ -303,7 +309,7 @@ pub(crate) fn load(global: &Global) -> Result<Settings, Complaint> {
         sandbox: file.sandbox,
         images: with_passwords(file.images)?,
         secrets_key: file.secrets.source(&base)?,
-        git: file.git.checked()?,
+        git,
         operator: variable("USER").unwrap_or_else(|| "operator".to_owned()),
         remote: remote()?,
         provider_asked: asked.is_some() || global.config.is_some(),

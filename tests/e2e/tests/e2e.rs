@@ -16,6 +16,7 @@ mod credentials;
 mod demo;
 mod egress_rules;
 mod file_policy;
+mod git_through;
 mod images;
 mod limits;
 mod logs;

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures with what they are compared with, from the same run.
 
+mod egress;
 mod gate;
 mod gateway;
 mod helper;
@@ -64,6 +65,11 @@ const BENCHES: &[Bench] = &[
         name: "policy",
         about: "a verdict with ten thousand egress rules, beside one with ten",
         run: policy::run,
+    },
+    Bench {
+        name: "egress",
+        about: "connections, requests and bytes through the Guard, beside none, squid and tinyproxy",
+        run: egress::run,
     },
     Bench {
         name: "gateway",

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode, Uri,
     header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -17,6 +17,20 @@ use stockade_ports::InternalBody;
 use super::request::Service;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A refusal in the form that its client prints: Git LFS reads JSON
+/// (git-lfs/docs/api/batch.md, "Response Errors"), git itself plain text.
+pub(crate) fn refusal(request: &Uri, words: &str) -> Response<InternalBody> {
+    if !request.path().contains("/info/lfs") {
+        return text(StatusCode::FORBIDDEN, words);
+    }
+    let body = serde_json::json!({ "message": format!("stockade: {words}") }).to_string();
+    let mut response = Response::new(full(Bytes::from(body)));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    let kind = HeaderValue::from_static("application/vnd.git-lfs+json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
 
 /// A refusal in plain text: git prints it where it asks for references.
 pub(super) fn text(status: StatusCode, words: &str) -> Response<InternalBody> {

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use serde_json::Value;
 use stockade_domain::{Action, ActionKind, Amounts, Outcome};
-use stockade_gate::{Admitted, Gate, Refusal, Scope, kind};
+use stockade_gate::{Admitted, kind};
 
-use crate::session::Denial;
+use crate::{passage::Passage, session::Denial};
 
 /// Where the git part asks. Every question is written down by whoever answers.
 #[async_trait]
@@ -41,36 +41,22 @@ pub struct Refused {
 }
 
 /// The gate of a run as a door.
-pub struct GateDoor {
-    gate: Gate,
-    scope: Scope,
-}
-
-impl GateDoor {
-    /// Asks this gate for that run.
-    pub fn new(gate: Gate, scope: Scope) -> Self {
-        Self { gate, scope }
-    }
-}
+pub(crate) struct GateDoor(pub(crate) Passage);
 
 #[async_trait]
 impl Door for GateDoor {
     async fn ask(&self, action: Action) -> Result<Box<dyn Pass>, Refused> {
-        let (gate, scope) = (&self.gate, &self.scope);
         match action.kind {
-            ActionKind::Export => pass(gate.pass::<kind::Export>(scope, action, Amounts::ZERO).await),
-            _ => pass(gate.pass::<kind::Egress>(scope, action, Amounts::ZERO).await),
+            ActionKind::Export => pass(self.0.pass::<kind::Export>(action).await),
+            _ => pass(self.0.pass::<kind::Egress>(action).await),
         }
     }
 }
 
-fn pass<K: kind::Kind>(passed: Result<Admitted<K>, Refusal>) -> Result<Box<dyn Pass>, Refused> {
+fn pass<K: kind::Kind>(passed: Result<Admitted<K>, Denial>) -> Result<Box<dyn Pass>, Refused> {
     match passed {
         Ok(admitted) => Ok(Box::new(admitted)),
-        Err(refusal) => {
-            let Denial { rule, reason } = Denial::from(&refusal);
-            Err(Refused { rule, reason })
-        }
+        Err(Denial { rule, reason }) => Err(Refused { rule, reason }),
     }
 }
 

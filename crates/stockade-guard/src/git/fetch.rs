@@ -1,8 +1,12 @@
 //! What a client asks to read: upload-pack requests of protocol versions 0, 1 and 2
 //! (gitprotocol-pack(5), gitprotocol-v2(5)), checked as they pass.
 
+use stockade_domain::ObjectId;
+
 use super::pkt::{Packet, PktError, PktReader};
 
+/// Most objects one request may name; as many fit into a request that is read at all.
+const MAX_WANTS: usize = 400_000;
 /// Commands of version 2 that only read.
 const COMMANDS: [&str; 3] = ["ls-refs", "fetch", "object-info"];
 /// Lines of versions 0 and 1 in front of the first end.
@@ -51,7 +55,10 @@ enum Place {
 pub struct FetchReader {
     packets: PktReader,
     place: Place,
-    wants: u64,
+    wants: Vec<ObjectId>,
+    names: Vec<String>,
+    lists: bool,
+    done: bool,
 }
 
 impl FetchReader {
@@ -81,9 +88,24 @@ impl FetchReader {
         Ok(())
     }
 
-    /// Objects asked for by name, in versions 0 and 1 and in `fetch`.
-    pub fn wants(&self) -> u64 {
-        self.wants
+    /// Objects asked for, in versions 0 and 1 and in `fetch`.
+    pub fn wants(&self) -> &[ObjectId] {
+        &self.wants
+    }
+
+    /// References asked for without their objects, in version 2.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Whether it asks for the list of references, in version 2.
+    pub fn lists(&self) -> bool {
+        self.lists
+    }
+
+    /// Whether the client has nothing more to say about what it has.
+    pub fn is_last(&self) -> bool {
+        self.done
     }
 
     fn step(&mut self, packet: &Packet) -> Result<Place, FetchFault> {
@@ -94,8 +116,8 @@ impl FetchReader {
             }
             _ => None,
         };
-        if line.is_some_and(|line| line.starts_with("want ") || line.starts_with("want-ref ")) {
-            self.wants += 1;
+        if let Some(line) = line {
+            self.note(line)?;
         }
         match (self.place, packet, line) {
             (Place::Start, _, Some(line)) if line.starts_with("command=") => command(line),
@@ -114,6 +136,27 @@ impl FetchReader {
             (Place::End, ..) => Err(FetchFault::Line("something follows its end")),
             _ => Err(FetchFault::Line("a line stands where it has no meaning")),
         }
+    }
+}
+
+impl FetchReader {
+    fn note(&mut self, line: &str) -> Result<(), FetchFault> {
+        self.lists |= line == "command=ls-refs";
+        self.done |= line == "done";
+        if self.wants.len() + self.names.len() >= MAX_WANTS {
+            return Err(FetchFault::Line("it wants more objects than a fetch can"));
+        }
+        self.names.extend(line.strip_prefix("want-ref ").map(str::to_owned));
+        let Some(want) = line.strip_prefix("want ") else {
+            return Ok(());
+        };
+        // Behind the first one stand capabilities, in versions 0 and 1.
+        let id = want.split(' ').next().unwrap_or_default();
+        let id = id
+            .parse()
+            .map_err(|_| FetchFault::Line("what it wants is no object's name"))?;
+        self.wants.push(id);
+        Ok(())
     }
 }
 
@@ -152,7 +195,7 @@ mod tests {
             reader.push(piece)?;
         }
         reader.finish()?;
-        Ok(reader.wants())
+        Ok((reader.wants().len() + reader.names().len()) as u64)
     }
 
     #[test]

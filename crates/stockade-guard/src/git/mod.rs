@@ -6,7 +6,9 @@
 //! | `request` | is this request git, and which of its four |
 //! | `body` | request bodies as clients send them: plain or gzip, bounded |
 //! | `advert` | the references a server says it has |
+//! | `names` | which references stand where, for the record of a fetch |
 //! | `fetch` | what a client asks to read |
+//! | `upload` | one fetch: the list, then the objects, asked about once |
 //! | `commands` | what a client asks to move, before the pack |
 //! | `spool` | the pack, kept until somebody has looked into it |
 //! | `report` | answers a git client prints, and the server's own |
@@ -35,16 +37,20 @@ mod body;
 mod commands;
 mod door;
 mod fetch;
+mod names;
 mod pkt;
 mod push;
 mod report;
 mod request;
 mod serve;
 mod spool;
+mod upload;
 
 pub use advert::{AdvertReader, Advertised};
+pub(crate) use answer::refusal;
 pub use commands::{CommandReader, PushCommands};
-pub use door::{Door, GateDoor, Pass, Refused};
+pub(crate) use door::GateDoor;
+pub use door::{Door, Pass, Refused};
 pub use fetch::FetchReader;
 pub use pkt::{MAX_DATA, MAX_PACKET, Packet, PktError, PktReader};
 pub use report::{RefResult, ReportReader, ServerReport};

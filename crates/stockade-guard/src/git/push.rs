@@ -370,6 +370,8 @@ impl GitSession {
         });
         let outcome = match moved {
             true => Outcome::Done,
+            // The server has the push and its report broke off.
+            false if status == StatusCode::OK && report.unpacked.is_none() => Outcome::Unknown,
             false => Outcome::Failed {
                 error: "the git server did not take the push".to_owned(),
             },

@@ -3,29 +3,29 @@
 use std::{
     collections::{BTreeSet, HashMap},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING},
 };
 use stockade_domain::{Action, ObjectId, Outcome, Verdict};
-use stockade_policy::git::{GitPolicy, fetch_action, unreadable_push};
+use stockade_policy::git::{GitPolicy, unreadable_push};
 use stockade_ports::{InternalBody, PushInspector};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     advert::AdvertReader,
-    answer::{Watch, Watched, full, is_plain, text},
-    body::{BodyError, Decoded},
+    answer::{Watch, Watched, is_plain, text},
+    body::BodyError,
     door::{Door, Refused},
-    fetch::FetchReader,
+    names::Names,
     request::{GitRequest, Service},
+    upload::Round,
 };
 
 /// Which version of the protocol the client would like (gitprotocol-v2(5)).
@@ -79,10 +79,40 @@ pub struct GitSession {
     pub(super) settings: GitSettings,
     pub(super) stop: CancellationToken,
     pub(super) pushes: Arc<Semaphore>,
-    lists: Arc<Lists>,
+    lists: Arc<Lists<BTreeSet<ObjectId>>>,
+    /// For each repository the names of what it was last said to have, to tell what is fetched.
+    pub(super) names: Arc<Lists<Names>>,
+    /// The fetch that goes on in more than one request.
+    round: Mutex<Option<Round>>,
 }
 
-type Lists = Mutex<HashMap<String, Arc<BTreeSet<ObjectId>>>>;
+/// What servers said, by repository.
+#[derive(Debug)]
+pub(super) struct Lists<T>(Mutex<HashMap<String, Arc<T>>>);
+
+impl<T> Default for Lists<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Lists<T> {
+    pub(super) fn get(&self, repository: &str) -> Option<Arc<T>> {
+        let lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.get(repository).cloned()
+    }
+
+    /// Remembers a list, or forgets the last one.
+    pub(super) fn set(&self, repository: String, found: Option<T>) {
+        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Some(found) if lists.len() < MAX_LISTS || lists.contains_key(&repository) => {
+                lists.insert(repository, Arc::new(found));
+            }
+            _ => drop(lists.remove(&repository)),
+        }
+    }
+}
 
 impl GitSession {
     /// A session that ends when `stop` is cancelled.
@@ -101,6 +131,8 @@ impl GitSession {
             stop,
             pushes: Arc::new(Semaphore::new(MAX_PUSHES)),
             lists: Arc::default(),
+            names: Arc::default(),
+            round: Mutex::default(),
         })
     }
 
@@ -116,25 +148,11 @@ impl GitSession {
         let repository = format!("{origin}{}", asked.repository);
         tidy(request.headers_mut());
         match (asked.service, asked.advertise) {
-            (Service::UploadPack, advertise) => {
-                let action = fetch_action(&repository);
-                if !self.allows(&action) {
-                    let refused = self.refuse(action).await;
-                    return text(StatusCode::FORBIDDEN, &refused.reason);
-                }
-                match advertise {
-                    true => sent(&*upstream, request).await,
-                    false => self.fetch(request, &*upstream).await,
-                }
-            }
+            (Service::UploadPack, true) => self.offer(repository, request, &*upstream).await,
+            (Service::UploadPack, false) => self.fetch(repository, request, &*upstream).await,
             (Service::ReceivePack, true) => self.advertise(repository, request, &*upstream).await,
             (Service::ReceivePack, false) => self.push(repository, request, upstream).await,
         }
-    }
-
-    fn allows(&self, action: &Action) -> bool {
-        let answer = self.policy.judge(action);
-        answer.is_some_and(|answer| answer.verdict == Verdict::Allow)
     }
 
     /// The list of references on its way to a client that wants to push.
@@ -161,36 +179,13 @@ impl GitSession {
         Response::from_parts(parts, Watched::over(body, watch))
     }
 
+    pub(super) fn round(&self) -> MutexGuard<'_, Option<Round>> {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the server last said it has; empty when it did not.
     pub(super) fn known(&self, repository: &str) -> Arc<BTreeSet<ObjectId>> {
-        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        lists.get(repository).cloned().unwrap_or_default()
-    }
-
-    /// A request to read passes only when all of it is one.
-    async fn fetch(&self, request: Request<InternalBody>, upstream: &dyn Upstream) -> Response<InternalBody> {
-        let (mut parts, body) = request.into_parts();
-        let whole = match self.read_fetch(body, &parts.headers).await {
-            Ok(whole) => whole,
-            Err((status, words)) => return text(status, &words),
-        };
-        plain_body(&mut parts.headers, whole.len() as u64);
-        sent(upstream, Request::from_parts(parts, full(whole))).await
-    }
-
-    async fn read_fetch(&self, body: InternalBody, headers: &HeaderMap) -> Result<Bytes, (StatusCode, String)> {
-        let mut body = Decoded::new(body, headers, self.settings.max_fetch_bytes).map_err(bad_body)?;
-        let (mut reader, mut whole) = (FetchReader::default(), BytesMut::new());
-        while let Some(piece) = body.next().await.map_err(bad_body)? {
-            reader
-                .push(&piece)
-                .map_err(|fault| (StatusCode::FORBIDDEN, fault.to_string()))?;
-            whole.extend_from_slice(&piece);
-        }
-        reader
-            .finish()
-            .map_err(|fault| (StatusCode::FORBIDDEN, fault.to_string()))?;
-        Ok(whole.freeze())
+        self.lists.get(repository).unwrap_or_default()
     }
 
     /// Has a refusal written down. Should the gate admit what is refused here, it is settled so.
@@ -216,7 +211,7 @@ impl GitSession {
 /// Remembers a list when it has passed.
 struct ListWatch {
     reader: AdvertReader,
-    lists: Arc<Lists>,
+    lists: Arc<Lists<BTreeSet<ObjectId>>>,
     repository: String,
 }
 
@@ -226,13 +221,8 @@ impl Watch for ListWatch {
     }
 
     fn end(self) {
-        let mut lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.reader.finish() {
-            Some(found) if lists.len() < MAX_LISTS || lists.contains_key(&self.repository) => {
-                lists.insert(self.repository, Arc::new(found.objects));
-            }
-            _ => drop(lists.remove(&self.repository)),
-        }
+        let found = self.reader.finish().map(|found| found.objects);
+        self.lists.set(self.repository, found);
     }
 }
 

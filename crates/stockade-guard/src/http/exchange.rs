@@ -15,18 +15,21 @@ use stockade_domain::Action;
 use stockade_policy::{Host, Protocol, host_and_port};
 use stockade_ports::InternalBody;
 use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
 
 use super::{
     filter::Valve,
     outer::{Outer, Sender},
     problem::problem,
     request::{Pin, Stray, check, outward, strip_hop_by_hop},
+    through_git::is_git,
     upgrade::{self, Upgraded},
 };
 use crate::{
     ask,
     broker::Leaving,
     door::{Shut, open},
+    git::refusal,
     judge::{Granted, judge},
     lend,
     meter::{Meter, Metered},
@@ -36,13 +39,16 @@ use crate::{
 
 pub(super) type Answer = Response<InternalBody>;
 
+/// What a request came to, or the status and reason why to nothing.
+pub(super) type Exchanged = Result<Answer, (StatusCode, Denial)>;
+
 /// One client connection and, once a request was let out, one connection outwards.
 pub(crate) struct Exchange {
     pub(super) session: Arc<Session>,
     /// What was connected to; where it is a bare address, the names come from the client.
     host: Host,
     /// Whom every request must name.
-    pin: Pin,
+    pub(super) pin: Pin,
     /// What connections outwards are let through with.
     action: Action,
     /// What the connection outwards speaks; a new one has to speak the same.
@@ -52,6 +58,8 @@ pub(crate) struct Exchange {
     pub(super) valve: Arc<Valve>,
     outer: Mutex<Option<Outer>>,
     upgraded: Mutex<Option<Upgraded>>,
+    /// Requests that were handed over and must be answered though the client went away.
+    pub(super) deliveries: TaskTracker,
 }
 
 impl Exchange {
@@ -94,6 +102,7 @@ impl Exchange {
             valve: Arc::default(),
             outer: Mutex::new(outer),
             upgraded: Mutex::new(None),
+            deliveries: TaskTracker::new(),
         })
     }
 
@@ -108,13 +117,18 @@ impl Exchange {
 
     /// Settles what was open.
     pub(super) async fn close(&self, ended: &str) {
+        self.deliveries.close();
+        tokio::select! {
+            () = self.deliveries.wait() => {}
+            () = self.session.stop.cancelled() => {}
+        }
         if let Some(outer) = self.outer.lock().await.take() {
             outer.close(ended).await;
         }
     }
 
     /// Answers one request.
-    pub(super) async fn call(&self, request: Request<Incoming>) -> Answer {
+    pub(super) async fn call(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         match check(&request, &self.pin) {
             Ok(()) => self.judged(request, &self.pin.host, self.action()).await,
             Err(Stray::Fault(fault)) => {
@@ -140,7 +154,7 @@ impl Exchange {
     }
 
     /// A request that names whom it should: `host`.
-    async fn judged(&self, request: Request<Incoming>, host: &Host, action: Action) -> Answer {
+    async fn judged(self: &Arc<Self>, request: Request<Incoming>, host: &Host, action: Action) -> Answer {
         let granted = if self.pin.secure || ask::is_inspected(&action) {
             judge(&self.session, &self.pin, host, &request).await
         } else {
@@ -149,6 +163,7 @@ impl Exchange {
         };
         let granted = match granted {
             Ok(granted) => granted,
+            Err(denial) if is_git(&request) => return refusal(request.uri(), &denial.reason),
             Err(denial) => return self.problem(StatusCode::FORBIDDEN, &denial),
         };
         let answer = self.forward(request, action).await;
@@ -159,33 +174,35 @@ impl Exchange {
         answer
     }
 
-    async fn forward(&self, request: Request<Incoming>, action: Action) -> Answer {
+    async fn forward(self: &Arc<Self>, request: Request<Incoming>, action: Action) -> Answer {
         let upgrade = upgrade::is_asked_for(&request);
         let mut request = request.map(|body| InternalBody::new(body.map_err(Into::into)));
         outward(&mut request, &self.pin, self.alpn, upgrade);
+        let request = match self.through_git(request, &action).await {
+            Ok(answer) => return answer,
+            Err(request) => request,
+        };
+        let answer = self.exchanged(request, action, upgrade).await;
+        answer.unwrap_or_else(|(status, denial)| self.problem(status, &denial))
+    }
+
+    /// Sends a request that was judged, with what credentials it gets, and takes back what the
+    /// answer tells of them.
+    pub(super) async fn exchanged(&self, request: Request<InternalBody>, action: Action, upgrade: bool) -> Exchanged {
         let brokered = self.brokered(request).await;
-        let request = match brokered {
-            Ok(request) => request,
-            Err(denial) => return self.problem(StatusCode::FORBIDDEN, &denial),
-        };
-        let mut response = match self.send(request, action).await {
-            Ok(response) => response,
-            Err(answer) => return answer,
-        };
+        let request = brokered.map_err(|denial| (StatusCode::FORBIDDEN, denial))?;
+        let mut response = self.send(request, action).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             lend::taken_back_from_headers(&self.session, response.headers_mut());
             return self.switch(response, upgrade).await;
         }
         strip_hop_by_hop(response.headers_mut());
         let response = response.map(|body| InternalBody::new(body.map_err(Into::into)));
-        let response = match lend::taken_back(&self.session, response) {
-            Ok(response) => response,
-            Err(denial) => return self.problem(StatusCode::BAD_GATEWAY, &denial),
-        };
-        match &self.session.broker {
+        let response = lend::taken_back(&self.session, response).map_err(|denial| (StatusCode::BAD_GATEWAY, denial))?;
+        Ok(match &self.session.broker {
             Some(broker) => broker.response(&self.leaving(), response).await,
             None => response,
-        }
+        })
     }
 
     /// Lets the broker have the head. What was judged must stay as it was.
@@ -233,11 +250,15 @@ impl Exchange {
     }
 
     /// Sends a request; streams of HTTP/2 go beside each other.
-    async fn send(&self, request: Request<InternalBody>, action: Action) -> Result<Response<Incoming>, Answer> {
+    async fn send(
+        &self,
+        request: Request<InternalBody>,
+        action: Action,
+    ) -> Result<Response<Incoming>, (StatusCode, Denial)> {
         let mut place = self.outer.lock().await;
         self.ready(&mut place, action).await?;
         let Some(outer) = place.as_mut() else {
-            return Err(self.unreachable("the connection is gone"));
+            return Err(unreachable("the connection is gone"));
         };
         outer.count();
         let sent = match &mut outer.sender {
@@ -246,7 +267,7 @@ impl Exchange {
                 let mut sender = sender.clone();
                 drop(place);
                 let sent = sender.send_request(request).await;
-                return sent.map_err(|error| self.unreachable(&error.to_string()));
+                return sent.map_err(|error| unreachable(&error.to_string()));
             }
         };
         match sent {
@@ -255,13 +276,13 @@ impl Exchange {
                 if let Some(broken) = place.take() {
                     broken.close("broken").await;
                 }
-                Err(self.unreachable(&error.to_string()))
+                Err(unreachable(&error.to_string()))
             }
         }
     }
 
     /// Makes sure there is a connection outwards that takes a request.
-    async fn ready(&self, place: &mut Option<Outer>, action: Action) -> Result<(), Answer> {
+    async fn ready(&self, place: &mut Option<Outer>, action: Action) -> Result<(), (StatusCode, Denial)> {
         if let Some(outer) = place.as_mut() {
             // Of a bare address only requests with the same name share a connection.
             let same = outer.action() == &action;
@@ -276,11 +297,11 @@ impl Exchange {
         let opened = open(&self.session, self.host.clone(), self.pin.port, action).await;
         drop(busy);
         let mut opened = opened.map_err(|shut| match shut {
-            Shut::Refused(denial) => self.problem(StatusCode::FORBIDDEN, &denial),
-            Shut::Failed(error) => self.unreachable(&error),
+            Shut::Refused(denial) => (StatusCode::FORBIDDEN, denial),
+            Shut::Failed(error) => unreachable(&error),
         })?;
         let Some(stream) = opened.take_stream() else {
-            return Err(self.unreachable("the connection is gone"));
+            return Err(unreachable("the connection is gone"));
         };
         let stream = Metered::new(stream, Arc::clone(&opened.meter));
         let stream = match self.secured(stream).await {
@@ -290,11 +311,11 @@ impl Exchange {
                     self.session.refuse_because(self.action(), rule, &reason).await;
                 }
                 opened.abort(reason.clone()).await;
-                return Err(self.unreachable(&reason));
+                return Err(unreachable(&reason));
             }
         };
         let outer = Outer::speak(stream, opened, self.alpn, &self.session.config).await;
-        *place = Some(outer.map_err(|error| self.unreachable(&error))?);
+        *place = Some(outer.map_err(|error| unreachable(&error))?);
         Ok(())
     }
 
@@ -320,13 +341,13 @@ impl Exchange {
     }
 
     /// Hands both sides over to each other, if a WebSocket was asked for and is answered.
-    async fn switch(&self, mut response: Response<Incoming>, asked: bool) -> Answer {
+    async fn switch(&self, mut response: Response<Incoming>, asked: bool) -> Exchanged {
         if !asked || !upgrade::is_answered(response.headers()) {
-            return self.unreachable("the server switched to a protocol nobody asked for");
+            return Err(unreachable("the server switched to a protocol nobody asked for"));
         }
         let other = match hyper::upgrade::on(&mut response).await {
             Ok(other) => other,
-            Err(error) => return self.unreachable(&error.to_string()),
+            Err(error) => return Err(unreachable(&error.to_string())),
         };
         if let Some(outer) = self.outer.lock().await.as_mut() {
             outer.note("websocket", json!(true));
@@ -335,21 +356,21 @@ impl Exchange {
         self.valve.open();
         strip_hop_by_hop(response.headers_mut());
         upgrade::mark(response.headers_mut());
-        response.map(|body| InternalBody::new(body.map_err(Into::into)))
-    }
-
-    fn unreachable(&self, why: &str) -> Answer {
-        let denial = Denial {
-            rule: "stockade.unreachable".to_owned(),
-            reason: why.to_owned(),
-        };
-        self.problem(StatusCode::BAD_GATEWAY, &denial)
+        Ok(response.map(|body| InternalBody::new(body.map_err(Into::into))))
     }
 
     /// A refusal in the client's own protocol; over HTTP/2 the other streams go on.
     fn problem(&self, status: StatusCode, denial: &Denial) -> Answer {
         problem(status, &denial.rule, &denial.reason, self.alpn == Alpn::Http1)
     }
+}
+
+fn unreachable(why: &str) -> (StatusCode, Denial) {
+    let denial = Denial {
+        rule: "stockade.unreachable".to_owned(),
+        reason: why.to_owned(),
+    };
+    (StatusCode::BAD_GATEWAY, denial)
 }
 
 /// The action of a connection in the clear, which says so where its requests are judged.

@@ -6,6 +6,7 @@
 //! | `filter` | lets only HTTP/1 pass that every server reads alike |
 //! | `http1`, `http2` | the client's side of a connection |
 //! | `exchange` | one request: whom it names, what the rules say, what comes back |
+//! | `through_git` | the same for requests of git's |
 //! | `outer` | the server's side |
 //! | `request` | names, and headers that concern one hop only |
 //! | `upgrade` | WebSocket |
@@ -19,6 +20,7 @@ mod outer;
 mod problem;
 mod request;
 mod tasks;
+mod through_git;
 mod upgrade;
 
 pub(crate) use exchange::Exchange;

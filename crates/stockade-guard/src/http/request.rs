@@ -40,6 +40,12 @@ impl Pin {
         }
     }
 
+    /// Its origin (RFC 6454 6.2), such as `https://git.example`.
+    pub(super) fn origin(&self) -> String {
+        let authority = self.authority(self.port != self.usual_port());
+        format!("{}://{authority}", self.scheme())
+    }
+
     fn scheme(&self) -> &'static Scheme {
         if self.secure { &Scheme::HTTPS } else { &Scheme::HTTP }
     }

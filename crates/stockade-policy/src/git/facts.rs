@@ -94,13 +94,13 @@ pub fn unreadable_push(repository: &str, fault: &str) -> Action {
     }
 }
 
-/// The action of reading a repository.
-pub fn fetch_action(repository: &str) -> Action {
+/// The action of reading a repository: objects, and the references that stand there.
+pub fn fetch_action(repository: &str, refs: &[String], objects: &[String]) -> Action {
     Action {
         kind: ActionKind::Egress,
         operation: "fetch".to_owned(),
         target: repository.to_owned(),
-        args: json!({ "repository": repository }),
+        args: json!({ "repository": repository, "refs": refs, "objects": objects }),
     }
 }
 

@@ -197,7 +197,10 @@ fn fetching_is_one_switch() {
             ..RefRules::default()
         };
         assert_eq!(
-            GitPolicy::new(&rules, run()).judge(&fetch_action("r")).unwrap().verdict,
+            GitPolicy::new(&rules, run())
+                .judge(&fetch_action("r", &[], &[]))
+                .unwrap()
+                .verdict,
             verdict
         );
     }
@@ -292,7 +295,7 @@ fn a_runs_policy_judges_git_and_its_files_and_an_agents_rules_only_narrow() {
     let repo = Some("https://git.example/o/r.git");
     let of_run = |rules, agent| whole(rules, agent, &[]).for_run(run(), repo);
     let plain = of_run(RefRules::default(), Vec::new());
-    let fetch = fetch_action("https://h/o/r");
+    let fetch = fetch_action("https://h/o/r", &[], &[]);
     assert_eq!(said(&plain, &pushed("src/a.rs")), "allow env.git.push");
     assert_eq!(said(&plain, &fetch), "allow env.git.fetch");
     assert_eq!(said(&plain, &pull_request()), "hold env.git.pull_requests");

@@ -2,7 +2,8 @@
 //!
 //! Two copies are made: `base.git`, bare and never shown writable to anybody, which the
 //! export compares with; and `repo`, a working tree that becomes `/workspace`. Neither has
-//! a remote, a reflog or a `FETCH_HEAD`: nothing in them names the host or the source.
+//! a reflog or a `FETCH_HEAD`, and nothing in them names the host. Only the working tree of a
+//! repository that came over HTTP knows its address, as `origin`: the Guard lets git through.
 
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,7 @@
 //! with the original and knows nothing of where it came from.
 
 mod bring;
+mod origin;
 mod source;
 
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::path::Path;
 use stockade_domain::{Failure, RepoSpec};
 
 pub(crate) use bring::{Brought, bring, signed_by_stockade};
+pub(crate) use origin::name_origin;
 pub(crate) use source::commit_of;
 
 use crate::RunnerConfig;

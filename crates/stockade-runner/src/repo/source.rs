@@ -143,6 +143,13 @@ pub(crate) fn is_object_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
+/// The address of a repository that came over HTTP, which is what the Guard lets git speak.
+pub(crate) fn over_http(text: &str) -> Option<String> {
+    let remote = remote(text).ok().flatten();
+    let address = remote.map(|remote| remote.address());
+    address.filter(|address| address.starts_with("https://") || address.starts_with("http://"))
+}
+
 pub(super) fn remote(text: &str) -> Result<Option<Source>, Failure> {
     if !text.contains("://") {
         return if looks_like_scp(text) {

@@ -2,8 +2,9 @@
 
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use stockade_domain::{
-    ActionId, ActionRecord, RunId,
+    ActionId, ActionRecord, ApprovalState, RunId,
     admission::{AdmitRequest, PastAction},
+    repeat,
 };
 use stockade_ports::{
     StoreError,
@@ -12,26 +13,31 @@ use stockade_ports::{
 
 use super::{
     approvals,
+    change::Batch,
     codec::{from_json, json, parse},
     error::store_error,
 };
 
 /// Inserts an action at the end of its run, or replaces it where it stands.
-pub(super) async fn put(db: &mut SqliteConnection, run: RunId, row: &ActionRow) -> Result<(), StoreError> {
-    let query = sqlx::query(
-        "INSERT INTO actions (id, run, place, in_flight, counts, asked, repetition, body) \
-         VALUES ($1, $2, (SELECT COALESCE(MAX(place), 0) + 1 FROM actions WHERE run = $2), $3, $4, $5, $6, $7) \
-         ON CONFLICT (id) DO UPDATE SET in_flight = excluded.in_flight, counts = excluded.counts, \
-         asked = excluded.asked, repetition = excluded.repetition, body = excluded.body",
-    )
-    .bind(row.record.id.to_string())
-    .bind(run.to_string())
-    .bind(row.record.in_flight())
-    .bind(row.counts())
-    .bind(row.past.digest.to_string())
-    .bind(row.past.approved_repetition)
-    .bind(json(&row.record)?);
-    query.execute(db).await.map_err(store_error).map(drop)
+pub(super) fn put(batch: &mut Batch, run: RunId, row: &ActionRow) -> Result<(), StoreError> {
+    batch.say("INSERT INTO actions (id, run, place, in_flight, counts, asked, repetition, body) VALUES (");
+    batch.values([row.record.id.to_string(), run.to_string()]);
+    batch
+        .say(", (SELECT COALESCE(MAX(place), 0) + 1 FROM actions WHERE run = ")
+        .value(run.to_string());
+    batch
+        .say("), ")
+        .values([row.record.in_flight(), row.counts()])
+        .say(", ");
+    batch
+        .value(row.past.digest.to_string())
+        .say(", ")
+        .value(row.past.approved_repetition);
+    batch.say(", ").value(json(&row.record)?).say(
+        ") ON CONFLICT (id) DO UPDATE SET in_flight = excluded.in_flight, counts = excluded.counts, \
+         asked = excluded.asked, repetition = excluded.repetition, body = excluded.body;\n",
+    );
+    Ok(())
 }
 
 fn past(row: &SqliteRow) -> Result<PastAction, StoreError> {
@@ -79,26 +85,31 @@ pub(super) async fn list(db: &mut SqliteConnection, run: RunId) -> Result<Vec<Ac
     rows.iter().map(|row| Ok(read(row)?.record)).collect()
 }
 
-/// What a decision about an action needs to know.
+/// What a decision about an action needs to know, in one question: each asks for a row or a few.
 pub(super) async fn asked(db: &mut SqliteConnection, request: &AdmitRequest) -> Result<Asked, StoreError> {
-    Ok(Asked {
-        earlier: find(db, request.id).await?,
-        named: approvals::find(db, request.approval_id).await?,
-        approvals: approvals::unused(db, request.run, request.action.digest()).await?,
-        history: history(db, request).await?,
-    })
-}
-
-async fn history(db: &mut SqliteConnection, request: &AdmitRequest) -> Result<Vec<PastAction>, StoreError> {
-    let query =
-        sqlx::query("SELECT asked, repetition FROM actions WHERE run = $1 AND counts AND id <> $2 ORDER BY place")
-            .bind(request.run.to_string())
-            .bind(request.id.to_string());
-    query
-        .fetch_all(db)
-        .await
-        .map_err(store_error)?
-        .iter()
-        .map(past)
-        .collect()
+    let query = sqlx::query(
+        "SELECT 'earlier' AS what, 0 AS place, id, asked, repetition, body FROM actions WHERE id = $1 \
+         UNION ALL SELECT 'named', 0, id, '', FALSE, body FROM approvals WHERE id = $2 \
+         UNION ALL SELECT 'unused', requested_at, id, '', FALSE, body FROM approvals \
+           WHERE run = $3 AND digest = $4 AND NOT used AND state <> $5 \
+         UNION ALL SELECT 'past', place, id, asked, repetition, '' FROM actions \
+           WHERE $6 AND run = $3 AND counts AND id <> $1 \
+         ORDER BY 2, 3",
+    )
+    .bind(request.id.to_string())
+    .bind(request.approval_id.to_string())
+    .bind(request.run.to_string())
+    .bind(request.action.digest().to_string())
+    .bind(ApprovalState::Cancelled.as_str())
+    .bind(repeat::is_watched(request.action.kind));
+    let mut asked = Asked::default();
+    for row in query.fetch_all(db).await.map_err(store_error)? {
+        match row.try_get::<&str, _>("what").map_err(store_error)? {
+            "earlier" => asked.earlier = Some(read(&row)?),
+            "named" => asked.named = Some(approvals::read(&row)?),
+            "unused" => asked.approvals.push(approvals::read(&row)?),
+            _ => asked.history.push(past(&row)?),
+        }
+    }
+    Ok(asked)
 }

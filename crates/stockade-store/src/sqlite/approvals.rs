@@ -1,46 +1,34 @@
 //! The approvals table.
 
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
-use stockade_domain::{Approval, ApprovalId, ApprovalState, Digest, RunId, TeamId, Timestamp};
+use stockade_domain::{Approval, ApprovalId, ApprovalState, RunId, TeamId, Timestamp};
 use stockade_ports::StoreError;
 
 use super::{
+    change::Batch,
     codec::{from_json, json, millis},
     error::{missing, store_error},
 };
 
-pub(super) async fn put(db: &mut SqliteConnection, team: TeamId, approval: &Approval) -> Result<(), StoreError> {
-    let query = sqlx::query(
-        "INSERT INTO approvals (id, run, team, digest, state, used, requested_at, expires_at, body) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
-         ON CONFLICT (id) DO UPDATE SET state = excluded.state, used = excluded.used, body = excluded.body",
-    )
-    .bind(approval.id.to_string())
-    .bind(approval.run.to_string())
-    .bind(team.to_string())
-    .bind(approval.digest.to_string())
-    .bind(approval.state.as_str())
-    .bind(approval.used_at.is_some())
-    .bind(millis(approval.requested_at))
-    .bind(millis(approval.expires_at))
-    .bind(json(approval)?);
-    query.execute(db).await.map_err(store_error).map(drop)
+pub(super) fn put(batch: &mut Batch, team: TeamId, approval: &Approval) -> Result<(), StoreError> {
+    batch.say("INSERT INTO approvals (id, run, team, digest, state, used, requested_at, expires_at, body) VALUES (");
+    let ids = [approval.id.to_string(), approval.run.to_string(), team.to_string()];
+    batch
+        .values(ids)
+        .say(", ")
+        .values([approval.digest.to_string(), approval.state.as_str().to_owned()]);
+    batch.say(", ").value(approval.used_at.is_some()).say(", ");
+    batch
+        .values([millis(approval.requested_at), millis(approval.expires_at)])
+        .say(", ");
+    batch
+        .value(json(approval)?)
+        .say(") ON CONFLICT (id) DO UPDATE SET state = excluded.state, used = excluded.used, body = excluded.body;\n");
+    Ok(())
 }
 
-fn read(row: &SqliteRow) -> Result<Approval, StoreError> {
+pub(super) fn read(row: &SqliteRow) -> Result<Approval, StoreError> {
     from_json(row.try_get("body").map_err(store_error)?)
-}
-
-/// The approval with this id, of whichever run.
-pub(super) async fn find(db: &mut SqliteConnection, id: ApprovalId) -> Result<Option<Approval>, StoreError> {
-    let query = sqlx::query("SELECT body FROM approvals WHERE id = $1").bind(id.to_string());
-    query
-        .fetch_optional(db)
-        .await
-        .map_err(store_error)?
-        .as_ref()
-        .map(read)
-        .transpose()
 }
 
 /// An approval, of a team where one is named.
@@ -54,24 +42,6 @@ pub(super) async fn get(
         .bind(team.map(|team| team.to_string()));
     let row = query.fetch_optional(db).await.map_err(store_error)?;
     read(row.as_ref().ok_or_else(|| missing("approval", id))?)
-}
-
-/// A run's approvals of an action that were not used, oldest first.
-pub(super) async fn unused(db: &mut SqliteConnection, run: RunId, digest: Digest) -> Result<Vec<Approval>, StoreError> {
-    let query = sqlx::query(
-        "SELECT body FROM approvals WHERE run = $1 AND digest = $2 AND NOT used AND state <> $3 \
-         ORDER BY requested_at, id",
-    )
-    .bind(run.to_string())
-    .bind(digest.to_string())
-    .bind(ApprovalState::Cancelled.as_str());
-    query
-        .fetch_all(db)
-        .await
-        .map_err(store_error)?
-        .iter()
-        .map(read)
-        .collect()
 }
 
 /// A run's pending approvals, oldest first.

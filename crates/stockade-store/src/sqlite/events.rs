@@ -5,19 +5,27 @@ use stockade_domain::{Event, EventType, NewEvent, RunId};
 use stockade_ports::StoreError;
 
 use super::{
+    change::Batch,
     codec::{from_json, json, parse, place, signed, unsigned},
     error::store_error,
 };
 
-pub(super) async fn insert(db: &mut SqliteConnection, event: &Event) -> Result<(), StoreError> {
-    let query = sqlx::query("INSERT INTO events (run, seq, time, kind, trace, data) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(event.run.to_string())
-        .bind(signed(event.seq)?)
-        .bind(event.time.to_string())
-        .bind(event.kind.as_str())
-        .bind(event.trace.as_deref())
-        .bind(json(&event.data)?);
-    query.execute(db).await.map_err(store_error).map(drop)
+pub(super) fn insert(batch: &mut Batch, event: &Event) -> Result<(), StoreError> {
+    batch.say("INSERT INTO events (run, seq, time, kind, trace, data) VALUES (");
+    batch
+        .value(event.run.to_string())
+        .say(", ")
+        .value(signed(event.seq)?)
+        .say(", ");
+    batch
+        .values([event.time.to_string(), event.kind.as_str().to_owned()])
+        .say(", ");
+    batch
+        .value(event.trace.clone())
+        .say(", ")
+        .value(json(&event.data)?)
+        .say(");\n");
+    Ok(())
 }
 
 pub(super) async fn list(

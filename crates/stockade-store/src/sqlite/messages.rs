@@ -5,16 +5,22 @@ use stockade_domain::RunId;
 use stockade_ports::{Message, StoreError};
 
 use super::{
+    change::Batch,
     codec::{from_json, json, place, signed, unsigned},
     error::store_error,
 };
 
-pub(super) async fn insert(db: &mut SqliteConnection, run: RunId, message: &Message) -> Result<(), StoreError> {
-    let query = sqlx::query("INSERT INTO messages (run, seq, body) VALUES ($1, $2, $3)")
-        .bind(run.to_string())
-        .bind(signed(message.seq)?)
-        .bind(json(message)?);
-    query.execute(db).await.map_err(store_error).map(drop)
+pub(super) fn insert(batch: &mut Batch, run: RunId, message: &Message) -> Result<(), StoreError> {
+    batch
+        .say("INSERT INTO messages (run, seq, body) VALUES (")
+        .value(run.to_string());
+    batch
+        .say(", ")
+        .value(signed(message.seq)?)
+        .say(", ")
+        .value(json(message)?)
+        .say(");\n");
+    Ok(())
 }
 
 /// The place of a run's last message; 0 when there is none.

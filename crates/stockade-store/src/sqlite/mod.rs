@@ -4,7 +4,7 @@
 //! `synchronous=FULL` makes every commit wait for the disk, so that what was acknowledged
 //! survives a power loss. There is one writer connection and every write begins with
 //! `BEGIN IMMEDIATE`: a transaction has the write lock before it reads, so it never finds
-//! out halfway that somebody else wrote first.
+//! out halfway that somebody else wrote first. Changes that come together share a commit.
 
 mod actions;
 mod approvals;
@@ -20,6 +20,7 @@ mod secrets;
 mod store;
 mod tasks;
 mod tokens;
+mod writer;
 
 use std::{
     fs::{File, OpenOptions},
@@ -28,7 +29,7 @@ use std::{
 };
 
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Sqlite, SqliteConnection, SqlitePool,
     migrate::Migrator,
     pool::PoolConnection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -36,6 +37,7 @@ use sqlx::{
 use stockade_ports::StoreError;
 
 use error::store_error;
+use writer::{Doing, Writer};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -67,6 +69,7 @@ impl Default for SqliteOptions {
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     writer: SqlitePool,
+    queue: Writer,
     readers: SqlitePool,
 }
 
@@ -116,7 +119,8 @@ impl SqliteStore {
             .connect_with(connect)
             .await;
         let readers = readers.map_err(|e| named(store_error(e)))?;
-        Ok(Self { writer, readers })
+        let queue = Writer::start(writer.clone());
+        Ok(Self { writer, queue, readers })
     }
 
     /// Closes the file after the work in hand. Every later call fails as
@@ -126,8 +130,13 @@ impl SqliteStore {
         self.writer.close().await;
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(store_error)
+    /// One transaction, or a part of one that stands and falls by itself.
+    async fn change<T, F>(&self, change: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Doing<'c, Result<T, StoreError>> + Send + 'static,
+    {
+        self.queue.change(change).await
     }
 
     async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
@@ -147,10 +156,6 @@ async fn alone_with(path: &Path) -> std::io::Result<File> {
         Ok(directory)
     };
     tokio::task::spawn_blocking(lock).await.map_err(std::io::Error::other)?
-}
-
-async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
-    transaction.commit().await.map_err(store_error)
 }
 
 /// SQLite gives the log and the shared memory file the mode of the database file.

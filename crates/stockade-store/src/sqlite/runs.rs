@@ -6,6 +6,7 @@ use stockade_domain::{Budget, Failure, Machine, Run, RunId, RunResult, RunState,
 use stockade_ports::{StoreError, ledger::Held};
 
 use super::{
+    change::Batch,
     codec::{from_json, json, millis, parse, signed, unsigned},
     error::{missing, store_error},
 };
@@ -147,22 +148,16 @@ pub(super) async fn insert(db: &mut SqliteConnection, held: &Held) -> Result<(),
     query.execute(db).await.map_err(store_error).map(drop)
 }
 
-pub(super) async fn update(db: &mut SqliteConnection, held: &Held) -> Result<(), StoreError> {
+pub(super) fn update(batch: &mut Batch, held: &Held) -> Result<(), StoreError> {
     let run = &held.run;
-    let query = sqlx::query(
-        "UPDATE runs SET state = $2, claimable_at = $3, fence = $4, last_seq = $5, chain_head = $6, live = $7 \
-         WHERE id = $1",
-    )
-    .bind(run.id.to_string())
-    .bind(run.state().as_str())
-    .bind(held.claimable_at.map(millis))
-    .bind(signed(held.fence)?)
-    .bind(signed(run.last_seq)?)
-    .bind(run.chain_head.to_string())
-    .bind(json(&Live::of(held))?);
-    let done = query.execute(db).await.map_err(store_error)?;
-    if done.rows_affected() == 1 {
-        return Ok(());
-    }
-    Err(missing("run", run.id))
+    batch
+        .say("UPDATE runs SET state = ")
+        .value(run.state().as_str().to_owned());
+    batch.say(", claimable_at = ").value(held.claimable_at.map(millis));
+    batch.say(", fence = ").value(signed(held.fence)?);
+    batch.say(", last_seq = ").value(signed(run.last_seq)?);
+    batch.say(", chain_head = ").value(run.chain_head.to_string());
+    batch.say(", live = ").value(json(&Live::of(held))?);
+    batch.say(" WHERE id = ").value(run.id.to_string()).say(";\n");
+    Ok(())
 }

@@ -13,46 +13,52 @@ use stockade_ports::{
 };
 
 use super::{
-    SqliteStore, actions, approvals, artifacts, change, commit,
+    SqliteStore, actions, approvals, artifacts, change,
     error::{missing, store_error},
     events, keys, messages, runs, secrets, tasks, tokens,
 };
 
 impl SqliteStore {
     /// Expires one approval, read again under the write lock: it may have been decided since.
-    async fn expire_one(&self, due: &Approval, now: Timestamp) -> Result<Option<Approval>, StoreError> {
-        let mut tx = self.begin().await?;
-        let approval = approvals::get(&mut tx, None, due.id).await?;
-        let held = runs::held(&mut tx, None, approval.run).await?;
-        let Some((written, expired)) = ledger::expire(held, &approval, now) else {
-            return Ok(None);
-        };
-        change::write(&mut tx, &written).await?;
-        commit(tx).await?;
-        Ok(Some(expired))
+    async fn expire_one(&self, due: ApprovalId, now: Timestamp) -> Result<Option<Approval>, StoreError> {
+        self.change(move |db| {
+            Box::pin(async move {
+                let approval = approvals::get(db, None, due).await?;
+                let held = runs::held(db, None, approval.run).await?;
+                let Some((written, expired)) = ledger::expire(held, &approval, now) else {
+                    return Ok(None);
+                };
+                change::write(db, &written).await?;
+                Ok(Some(expired))
+            })
+        })
+        .await
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn create_task(&self, request: CreateTask) -> Result<Created, StoreError> {
-        let mut tx = self.begin().await?;
-        let digest = ledger::task_key(&request);
-        let key = request.idempotency_key;
-        if let Some(created) = keys::replay(&mut tx, request.team, key.as_deref(), digest).await? {
-            return Ok(created);
-        }
-        let task = Task {
-            id: request.id,
-            team: request.team,
-            prompt: request.prompt,
-            repo: request.repo,
-            created_at: request.now,
-        };
-        tasks::insert(&mut tx, &task).await?;
-        let created = keys::create(&mut tx, task, request.run, key, digest, request.now).await?;
-        commit(tx).await?;
-        Ok(created)
+        self.change(move |db| {
+            Box::pin(async move {
+                let digest = ledger::task_key(&request);
+                let key = request.idempotency_key;
+                if let Some(created) = keys::replay(db, request.team, key.as_deref(), digest).await? {
+                    return Ok(created);
+                }
+                let task = Task {
+                    id: request.id,
+                    team: request.team,
+                    prompt: request.prompt,
+                    repo: request.repo,
+                    created_at: request.now,
+                };
+                tasks::insert(db, &task).await?;
+                let created = keys::create(db, task, request.run, key, digest, request.now).await?;
+                Ok(created)
+            })
+        })
+        .await
     }
 
     async fn create_run(
@@ -63,15 +69,18 @@ impl Store for SqliteStore {
         key: Option<String>,
         now: Timestamp,
     ) -> Result<Created, StoreError> {
-        let mut tx = self.begin().await?;
-        let digest = ledger::run_key(task, &run);
-        if let Some(created) = keys::replay(&mut tx, team, key.as_deref(), digest).await? {
-            return Ok(created);
-        }
-        let task = tasks::get(&mut tx, team, task).await?;
-        let created = keys::create(&mut tx, task, Some(run), key, digest, now).await?;
-        commit(tx).await?;
-        Ok(created)
+        self.change(move |db| {
+            Box::pin(async move {
+                let digest = ledger::run_key(task, &run);
+                if let Some(created) = keys::replay(db, team, key.as_deref(), digest).await? {
+                    return Ok(created);
+                }
+                let task = tasks::get(db, team, task).await?;
+                let created = keys::create(db, task, Some(run), key, digest, now).await?;
+                Ok(created)
+            })
+        })
+        .await
     }
 
     async fn task(&self, team: TeamId, id: TaskId) -> Result<Task, StoreError> {
@@ -97,18 +106,21 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, now: Timestamp) -> Result<Option<Claim>, StoreError> {
-        let mut tx = self.begin().await?;
-        let Some(oldest) = runs::oldest_claimable(&mut tx, now).await? else {
-            return Ok(None);
-        };
-        let (written, step) = ledger::claim(oldest, now)?;
-        change::write(&mut tx, &written).await?;
-        commit(tx).await?;
-        let lease = Lease {
-            fence: written.held.fence,
-        };
-        let run = written.held.run;
-        Ok(Some(Claim { run, lease, step }))
+        self.change(move |db| {
+            Box::pin(async move {
+                let Some(oldest) = runs::oldest_claimable(db, now).await? else {
+                    return Ok(None);
+                };
+                let (written, step) = ledger::claim(oldest, now)?;
+                change::write(db, &written).await?;
+                let lease = Lease {
+                    fence: written.held.fence,
+                };
+                let run = written.held.run;
+                Ok(Some(Claim { run, lease, step }))
+            })
+        })
+        .await
     }
 
     async fn step(
@@ -118,16 +130,19 @@ impl Store for SqliteStore {
         input: RunInput,
         now: Timestamp,
     ) -> Result<(Run, Step), StoreError> {
-        let mut tx = self.begin().await?;
-        let held = runs::held(&mut tx, None, run).await?;
-        let work = OpenWork {
-            in_flight: actions::in_flight(&mut tx, run).await?,
-            pending: approvals::pending(&mut tx, run).await?,
-        };
-        let (written, step) = ledger::step(held, work, lease, input, now)?;
-        change::write(&mut tx, &written).await?;
-        commit(tx).await?;
-        Ok((written.held.run, step))
+        self.change(move |db| {
+            Box::pin(async move {
+                let held = runs::held(db, None, run).await?;
+                let work = OpenWork {
+                    in_flight: actions::in_flight(db, run).await?,
+                    pending: approvals::pending(db, run).await?,
+                };
+                let (written, step) = ledger::step(held, work, lease, input, now)?;
+                change::write(db, &written).await?;
+                Ok((written.held.run, step))
+            })
+        })
+        .await
     }
 
     async fn append(
@@ -137,12 +152,15 @@ impl Store for SqliteStore {
         events: Vec<NewEvent>,
         now: Timestamp,
     ) -> Result<Vec<Event>, StoreError> {
-        let mut tx = self.begin().await?;
-        let held = runs::held(&mut tx, None, run).await?;
-        let written = ledger::append(held, lease, events, now)?;
-        change::write(&mut tx, &written).await?;
-        commit(tx).await?;
-        Ok(written.events)
+        self.change(move |db| {
+            Box::pin(async move {
+                let held = runs::held(db, None, run).await?;
+                let written = ledger::append(held, lease, events, now)?;
+                change::write(db, &written).await?;
+                Ok(written.events)
+            })
+        })
+        .await
     }
 
     async fn events(&self, run: RunId, after: u64, limit: u32) -> Result<Vec<Event>, StoreError> {
@@ -150,33 +168,42 @@ impl Store for SqliteStore {
     }
 
     async fn begin_turn(&self, run: RunId, lease: Lease, now: Timestamp) -> Result<Turn, StoreError> {
-        let mut tx = self.begin().await?;
-        let held = runs::held(&mut tx, None, run).await?;
-        let (written, turn) = ledger::begin_turn(held, lease, now)?;
-        change::write(&mut tx, &written).await?;
-        commit(tx).await?;
-        Ok(turn)
+        self.change(move |db| {
+            Box::pin(async move {
+                let held = runs::held(db, None, run).await?;
+                let (written, turn) = ledger::begin_turn(held, lease, now)?;
+                change::write(db, &written).await?;
+                Ok(turn)
+            })
+        })
+        .await
     }
 
     async fn admit(&self, request: AdmitRequest) -> Result<AdmitDecision, StoreError> {
-        let mut tx = self.begin().await?;
-        let held = runs::held(&mut tx, None, request.run).await?;
-        let asked = actions::asked(&mut tx, &request).await?;
-        let (written, decision) = ledger::admit(held, asked, &request)?;
-        change::write(&mut tx, &written).await?;
-        commit(tx).await?;
-        Ok(decision)
+        self.change(move |db| {
+            Box::pin(async move {
+                let held = runs::held(db, None, request.run).await?;
+                let asked = actions::asked(db, &request).await?;
+                let (written, decision) = ledger::admit(held, asked, &request)?;
+                change::write(db, &written).await?;
+                Ok(decision)
+            })
+        })
+        .await
     }
 
     async fn settle(&self, settle: Settle) -> Result<ActionRecord, StoreError> {
-        let mut tx = self.begin().await?;
-        let row = actions::find(&mut tx, settle.id).await?;
-        let row = row.ok_or_else(|| missing("action", settle.id))?;
-        let held = runs::held(&mut tx, None, row.record.run).await?;
-        let (written, record) = ledger::settle(held, row, settle)?;
-        change::write(&mut tx, &written).await?;
-        commit(tx).await?;
-        Ok(record)
+        self.change(move |db| {
+            Box::pin(async move {
+                let row = actions::find(db, settle.id).await?;
+                let row = row.ok_or_else(|| missing("action", settle.id))?;
+                let held = runs::held(db, None, row.record.run).await?;
+                let (written, record) = ledger::settle(held, row, settle)?;
+                change::write(db, &written).await?;
+                Ok(record)
+            })
+        })
+        .await
     }
 
     async fn actions(&self, run: RunId) -> Result<Vec<ActionRecord>, StoreError> {
@@ -204,13 +231,16 @@ impl Store for SqliteStore {
         decision: ApprovalDecision,
         now: Timestamp,
     ) -> Result<Approval, StoreError> {
-        let mut tx = self.begin().await?;
-        let approval = approvals::get(&mut tx, Some(team), id).await?;
-        let held = runs::held(&mut tx, None, approval.run).await?;
-        let (written, decided) = ledger::decide(held, &approval, decision, now)?;
-        change::write(&mut tx, &written).await?;
-        commit(tx).await?;
-        Ok(decided)
+        self.change(move |db| {
+            Box::pin(async move {
+                let approval = approvals::get(db, Some(team), id).await?;
+                let held = runs::held(db, None, approval.run).await?;
+                let (written, decided) = ledger::decide(held, &approval, decision, now)?;
+                change::write(db, &written).await?;
+                Ok(decided)
+            })
+        })
+        .await
     }
 
     async fn expire(&self, now: Timestamp) -> Result<Vec<Approval>, StoreError> {
@@ -218,7 +248,7 @@ impl Store for SqliteStore {
         let due = approvals::due(&mut *self.reader().await?, now).await?;
         let mut expired = Vec::new();
         for approval in due {
-            expired.extend(self.expire_one(&approval, now).await?);
+            expired.extend(self.expire_one(approval.id, now).await?);
         }
         Ok(expired)
     }
@@ -232,13 +262,16 @@ impl Store for SqliteStore {
         steer: bool,
         now: Timestamp,
     ) -> Result<Message, StoreError> {
-        let mut tx = self.begin().await?;
-        let held = runs::held(&mut tx, Some(team), run).await?;
-        let last = messages::last(&mut tx, run).await?;
-        let (written, message) = ledger::say(held, last, by, text, steer, now)?;
-        change::write(&mut tx, &written).await?;
-        commit(tx).await?;
-        Ok(message)
+        self.change(move |db| {
+            Box::pin(async move {
+                let held = runs::held(db, Some(team), run).await?;
+                let last = messages::last(db, run).await?;
+                let (written, message) = ledger::say(held, last, by, text, steer, now)?;
+                change::write(db, &written).await?;
+                Ok(message)
+            })
+        })
+        .await
     }
 
     async fn messages(&self, run: RunId, after: u64) -> Result<Vec<Message>, StoreError> {
@@ -246,12 +279,17 @@ impl Store for SqliteStore {
     }
 
     async fn put_artifact(&self, run: RunId, name: &str, content: Bytes) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        if !runs::exists(&mut tx, run).await? {
-            return Err(missing("run", run));
-        }
-        artifacts::put(&mut tx, run, name, &content).await?;
-        commit(tx).await
+        let name = name.to_owned();
+        self.change(move |db| {
+            Box::pin(async move {
+                if !runs::exists(db, run).await? {
+                    return Err(missing("run", run));
+                }
+                artifacts::put(db, run, &name, &content).await?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     async fn artifact(&self, run: RunId, name: &str) -> Result<Bytes, StoreError> {
@@ -259,9 +297,13 @@ impl Store for SqliteStore {
     }
 
     async fn put_token(&self, token: TokenRecord) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        tokens::insert(&mut tx, &token).await?;
-        commit(tx).await
+        self.change(move |db| {
+            Box::pin(async move {
+                tokens::insert(db, &token).await?;
+                Ok(())
+            })
+        })
+        .await
     }
 
     async fn tokens(&self, team: TeamId) -> Result<Vec<TokenRecord>, StoreError> {
@@ -273,12 +315,15 @@ impl Store for SqliteStore {
     }
 
     async fn revoke_token(&self, team: TeamId, id: TokenId, now: Timestamp) -> Result<TokenRecord, StoreError> {
-        let mut tx = self.begin().await?;
-        let mut token = tokens::get(&mut tx, team, id).await?;
-        token.revoked_at.get_or_insert(now);
-        tokens::update(&mut tx, &token).await?;
-        commit(tx).await?;
-        Ok(token)
+        self.change(move |db| {
+            Box::pin(async move {
+                let mut token = tokens::get(db, team, id).await?;
+                token.revoked_at.get_or_insert(now);
+                tokens::update(db, &token).await?;
+                Ok(token)
+            })
+        })
+        .await
     }
 
     async fn put_secret(
@@ -288,10 +333,14 @@ impl Store for SqliteStore {
         sealed: Bytes,
         now: Timestamp,
     ) -> Result<SecretRecord, StoreError> {
-        let mut tx = self.begin().await?;
-        let record = secrets::put(&mut tx, team, name, sealed, now).await?;
-        commit(tx).await?;
-        Ok(record)
+        let name = name.clone();
+        self.change(move |db| {
+            Box::pin(async move {
+                let record = secrets::put(db, team, &name, sealed, now).await?;
+                Ok(record)
+            })
+        })
+        .await
     }
 
     async fn secrets(&self, team: TeamId) -> Result<Vec<SecretRecord>, StoreError> {
@@ -303,10 +352,14 @@ impl Store for SqliteStore {
     }
 
     async fn remove_secret(&self, team: TeamId, name: &SecretName) -> Result<SecretRecord, StoreError> {
-        let mut tx = self.begin().await?;
-        let record = secrets::remove(&mut tx, team, name).await?;
-        commit(tx).await?;
-        Ok(record)
+        let name = name.clone();
+        self.change(move |db| {
+            Box::pin(async move {
+                let record = secrets::remove(db, team, &name).await?;
+                Ok(record)
+            })
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

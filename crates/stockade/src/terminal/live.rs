@@ -103,6 +103,11 @@ fn lines(event: &Event) -> Vec<String> {
             &style::dim("→"),
             &style::dim(&format!("network: {}", short(data, "target"))),
         )),
+        T::EgressAllowed if text(data, "operation") == "fetch" => one(mark(
+            &style::dim("→"),
+            &style::dim(&format!("git: fetches from {}", short(data, "target"))),
+        )),
+        T::ActionSettled if text(data, "operation") == "push" => one(pushed(data)),
         // A person's no was shown when it was said.
         T::ActionDenied if data["approval"].is_null() => one(refusal("refused:", data)),
         T::ApprovalDecided => one(decided(data)),
@@ -117,14 +122,8 @@ fn lines(event: &Event) -> Vec<String> {
             ),
         )),
         T::ExportDiff => one(export(data)),
-        T::ExportBranch if data["pushed"] == true => one(mark(
-            &style::good("▸"),
-            &format!(
-                "pushed branch {} to {}",
-                style::bold(&short(data, "branch")),
-                short(data, "remote")
-            ),
-        )),
+        // The push was shown when it was settled.
+        T::ExportBranch if data["pushed"] == true => Vec::new(),
         T::ExportPullRequest => one(mark(
             &style::good("▸"),
             &format!("pull request #{} {}", data["number"], style::bold(&short(data, "url"))),
@@ -168,6 +167,23 @@ fn refusal(what: &str, data: &Value) -> String {
             style::dim(&format!("({})", short(data, "reason")))
         ),
     )
+}
+
+/// What became of a push through git.
+fn pushed(data: &Value) -> String {
+    let target = style::bold(&short(data, "target"));
+    let outcome = &data["outcome"];
+    match outcome["error"].as_str() {
+        None if outcome["result"] != "done" => mark(
+            &style::wait("!"),
+            &format!("git: nobody knows what became of the push to {target}"),
+        ),
+        None => mark(&style::good("▸"), &format!("git: pushed to {target}")),
+        Some(error) => mark(
+            &style::bad("✗"),
+            &format!("git: not pushed to {target} {}", style::dim(&style::line(error, WIDTH))),
+        ),
+    }
 }
 
 fn repository(data: &Value) -> Vec<String> {

@@ -25,10 +25,19 @@ async fn clones_and_fetches_in_every_version() {
     // Nothing of the credential is where the client could see it.
     let config = std::fs::read_to_string(world.path("client/clone-2/.git/config")).unwrap();
     assert!(!config.contains(PASSWORD));
-    assert!(
-        world.gate.asked.lock().unwrap().is_empty(),
-        "reading that is allowed asks nobody"
-    );
+    assert!(world.gate.asked.lock().unwrap().is_empty(), "nothing else was asked");
+    // Each was asked about once, with what it was about.
+    let fetched = world.gate.fetched.lock().unwrap().clone();
+    assert_eq!(fetched.len(), 3, "{fetched:?}");
+    let tip = world.on_server("main").await.unwrap();
+    for fetch in fetched {
+        let has = |key: &str, value: &str| fetch.args[key].as_array().unwrap().iter().any(|one| one == value);
+        assert!(
+            has("refs", "refs/heads/main") && has("refs", "refs/tags/v1"),
+            "{fetch:?}"
+        );
+        assert!(has("objects", &tip), "{fetch:?}");
+    }
 }
 
 #[tokio::test]
@@ -48,6 +57,25 @@ async fn new_commits_of_others_are_fetched() {
     .await;
     ok(&work, &["fetch", "--quiet", "origin"]).await;
     assert_eq!(ok(&work, &["rev-parse", "origin/main"]).await, tip);
+    // What one fetch needs several requests for is one fetch.
+    for version in ["0", "2"] {
+        let before = (world.gate.fetched.lock().unwrap().len(), world.server.seen().len());
+        let tip = world::commit(&other, "later", version, "much later").await;
+        let bare = world.path("served/octo/hello.git");
+        ok(&other, &["push", "--quiet", bare.to_str().unwrap(), "main"]).await;
+        // The client has so much of its own that it tells in rounds.
+        for n in 0..40 {
+            world::commit(&work, "own", n.to_string(), "own").await;
+        }
+        let setting = format!("protocol.version={version}");
+        ok(&work, &["-c", &setting, "fetch", "--quiet", "origin"]).await;
+        let fetched = world.gate.fetched.lock().unwrap().clone();
+        assert_eq!(fetched.len(), before.0 + 1, "{fetched:?}");
+        assert_eq!(fetched.last().unwrap().args["objects"], serde_json::json!([tip]));
+        let rounds = world.server.seen().into_iter().skip(before.1);
+        let rounds = rounds.filter(|seen| seen.body.windows(5).any(|five| five == b"want "));
+        assert!(rounds.count() > 1, "the control");
+    }
 }
 
 #[tokio::test]

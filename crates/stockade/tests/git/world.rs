@@ -18,7 +18,7 @@ use stockade_domain::{
 };
 use stockade_guard::git::{Door, GitSession, GitSettings, Pass, Refused};
 use stockade_origins::{Credential, GitServer};
-use stockade_policy::{Policy, git::GitPolicy};
+use stockade_policy::Policy;
 use stockade_runner::{PushInspection, RunnerConfig};
 use tempfile::TempDir;
 use tokio::{
@@ -99,13 +99,18 @@ impl World {
             .await
             .unwrap();
         let run: RunId = RUN.parse().unwrap();
-        let policy = GitPolicy::new(&wish.rules, run);
+        let environment = Environment {
+            git: wish.rules,
+            ..wish.environment
+        };
+        let whole = Policy::compile(&nobody(), &environment).unwrap().for_run(run, None);
+        let policy = whole.git().unwrap().clone();
         let gate = Arc::new(Answers {
-            git: policy.clone(),
-            rest: Policy::compile(&nobody(), &wish.environment).unwrap(),
+            policy: whole,
             person: wish.person,
             forgetful: AtomicBool::new(false),
             asked: Mutex::default(),
+            fetched: Mutex::default(),
             settled: Mutex::default(),
             wait: Mutex::default(),
         });
@@ -211,14 +216,15 @@ fn nobody() -> AgentSpec {
     }
 }
 
-/// Stands for the gate: the same policies, and a person who always says the same.
+/// Stands for the gate: the same policy, and a person who always says the same.
 pub(crate) struct Answers {
-    git: GitPolicy,
-    rest: Policy,
+    policy: Policy,
     person: bool,
     /// Whether the gate forgets to hold what the git rules hold.
     pub(crate) forgetful: AtomicBool,
     pub(crate) asked: Mutex<Vec<(Action, Verdict, String)>>,
+    /// Fetches that were let through, which stand nowhere else here.
+    pub(crate) fetched: Mutex<Vec<Action>>,
     pub(crate) settled: Mutex<Vec<(Outcome, Value)>>,
     /// What a held question waits for, where it shall wait.
     pub(crate) wait: Mutex<Option<Arc<Notify>>>,
@@ -242,17 +248,16 @@ impl Door for Keeper {
 
 impl Answers {
     async fn ask(self: &Arc<Self>, action: Action) -> Result<Box<dyn Pass>, Refused> {
-        let own = self.git.judge(&action);
-        let files = self.rest.evaluate(&action);
-        let weight = |verdict| {
-            [Verdict::Allow, Verdict::Hold, Verdict::Deny]
-                .iter()
-                .position(|v| *v == verdict)
+        let answer = self.policy.evaluate(&action);
+        let leave = |approved| Leave {
+            action: action.clone(),
+            approved,
+            gate: Arc::clone(self),
         };
-        let answer = match own {
-            Some(own) if weight(own.verdict) >= weight(files.verdict) => own,
-            _ => files,
-        };
+        if action.operation == "fetch" && answer.verdict == Verdict::Allow {
+            self.fetched.lock().unwrap().push(action.clone());
+            return Ok(Box::new(leave(false)));
+        }
         self.asked
             .lock()
             .unwrap()
@@ -264,11 +269,7 @@ impl Answers {
         let approved = answer.verdict == Verdict::Hold && self.person;
         let forgotten = answer.verdict == Verdict::Hold && self.forgetful.load(Ordering::SeqCst);
         match answer.verdict == Verdict::Allow || approved || forgotten {
-            true => Ok(Box::new(Leave {
-                action,
-                approved,
-                gate: Arc::clone(self),
-            })),
+            true => Ok(Box::new(leave(approved))),
             false => Err(Refused {
                 rule: answer.rule,
                 reason: answer.reason,
@@ -293,7 +294,9 @@ impl Pass for Leave {
     }
 
     async fn settle(self: Box<Self>, outcome: Outcome, details: Value) {
-        self.gate.settled.lock().unwrap().push((outcome, details));
+        if self.action.operation != "fetch" {
+            self.gate.settled.lock().unwrap().push((outcome, details));
+        }
     }
 }
 

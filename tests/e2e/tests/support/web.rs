@@ -8,7 +8,7 @@ use std::{
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -77,17 +77,8 @@ impl Web {
         name: &str,
         answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static,
     ) -> (Self, String) {
-        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        (Self::serve(Some(acceptor), answer).await, made.cert.pem())
+        let (acceptor, certificate) = certified(name);
+        (Self::serve(Some(acceptor), answer).await, certificate)
     }
 
     async fn serve(tls: Option<TlsAcceptor>, answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Self {
@@ -130,6 +121,41 @@ impl Web {
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
+}
+
+/// What TLS is accepted with for a name, and the certificate to trust, as PEM.
+fn certified(name: &str) -> (TlsAcceptor, String) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), made.cert.pem())
+}
+
+/// TLS in front of a server without: gives its port and the certificate to trust, as PEM.
+pub(crate) async fn tls_before(name: &str, server: SocketAddr) -> (u16, String) {
+    let (acceptor, certificate) = certified(name);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let (Ok(mut client), Ok(mut server)) =
+                    (acceptor.accept(stream).await, TcpStream::connect(server).await)
+                else {
+                    return;
+                };
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (port, certificate)
 }
 
 async fn one(

@@ -5,6 +5,7 @@ mod broker;
 mod by_rules;
 mod clients;
 mod ech;
+mod git;
 mod http1;
 mod http2;
 mod lent;
