@@ -148,3 +148,24 @@ fn cancel_ends_an_idle_run_at_once_and_asks_a_worker_to_stop_a_busy_one() {
         RunState::Cancelled
     );
 }
+
+#[test]
+fn a_change_that_is_out_stays_the_result_when_the_time_to_answer_is_over() {
+    let waiting = run_through(&[
+        RunInput::Claim,
+        RunInput::Provisioned,
+        RunInput::AgentFinished,
+        RunInput::ApprovalOpened(approval(1)),
+    ]);
+    assert_eq!(waiting.state, RunState::Waiting);
+    let ended = step(&waiting, RunInput::Exported(RunResult::default())).unwrap();
+    assert_eq!(
+        (ended.machine.state, ended.cancel_approvals),
+        (RunState::Completed, true)
+    );
+    let lost = step(&waiting, RunInput::WorkerLost).unwrap().machine;
+    assert!(
+        step(&lost, RunInput::Exported(RunResult::default())).is_err(),
+        "nobody holds it"
+    );
+}

@@ -160,7 +160,7 @@ pub struct RunResult {
     pub limits_hit: Vec<String>,
     /// What became of the change outside, where that was asked for and there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub publication: Option<Publication>,
+    pub publication: Option<Box<Publication>>,
 }
 
 /// One attempt at a task.

@@ -183,7 +183,7 @@ impl Runner {
         .publish(plan)
         .await;
         Ok(RunResult {
-            publication: Some(publication),
+            publication: Some(Box::new(publication)),
             ..result
         })
     }

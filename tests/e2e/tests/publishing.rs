@@ -34,7 +34,7 @@ async fn completed(server: &Server, task: &CreateTask) -> (RunId, Publication) {
         "the change is not kept"
     );
     let result = server.look(run).await.result.unwrap();
-    (run, result.publication.expect("told what became of it"))
+    (run, *result.publication.expect("told what became of it"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

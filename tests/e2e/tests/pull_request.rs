@@ -56,7 +56,7 @@ impl Processes {
                     let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
                     seen.insert(String::from_utf8_lossy(&line).replace('\0', " "));
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::sleep(Duration::from_millis(3));
             }
             seen
         });

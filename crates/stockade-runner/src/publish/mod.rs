@@ -18,7 +18,8 @@ use std::time::Duration;
 use serde_json::json;
 use stockade_domain::{
     Action, Amounts, EventType, Failure, GitHost, NewEvent, ObjectId, OpenPullRequest, Outcome, Publication,
-    PublishPlan, PullRequestDraft, PullRequestPlan, RefName, RefUpdate, Run, RunResult, run::FileChange,
+    PublishPlan, PullRequestDraft, PullRequestPlan, RefName, RefRules, RefUpdate, Run, RunId, RunResult,
+    run::FileChange,
 };
 use stockade_gate::{Admitted, kind};
 use stockade_policy::git::{History, LogLine, PushFacts, RefFacts, push_action};
@@ -45,6 +46,17 @@ pub(crate) struct Publishing<'a> {
     pub(crate) live: &'a Live,
     pub(crate) place: &'a Place,
     pub(crate) result: &'a RunResult,
+}
+
+/// The branch a run's change gets on a server: below the place where the run may push, beside what the agent has pushed
+/// there itself.
+fn own_branch(rules: &RefRules, run: RunId) -> String {
+    let first = rules.push.first().map(|prefix| prefix.of(run));
+    let first = first.as_deref().and_then(|prefix| prefix.strip_prefix("refs/heads/"));
+    match first {
+        Some(prefix) => format!("{prefix}/change"),
+        None => format!("stockade/{run}/change"),
+    }
 }
 
 /// A pull request that may be opened.
@@ -149,9 +161,12 @@ impl Publishing<'_> {
         Ok(())
     }
 
+    /// The branch on the server, and the commit for it.
     fn change(&self) -> Result<(String, String), Failure> {
-        let change = self.result.branch.clone().zip(self.result.commit.clone());
-        change.ok_or_else(|| Failure::unknown("not_exported", "there is no commit to publish"))
+        let commit = self.result.commit.clone();
+        let commit = commit.ok_or_else(|| Failure::unknown("not_exported", "there is no commit to publish"))?;
+        let run = self.run();
+        Ok((own_branch(&run.spec.environment.git, run.id), commit))
     }
 
     /// What the push does, as the rules for pushes see it: one new branch with one commit over a base
@@ -281,4 +296,24 @@ async fn settle<T>(
     };
     let settled = admitted.settle(outcome, Amounts::ZERO, details).await;
     settled.map_err(|e| mishap::store(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_goes_below_where_the_run_may_push() {
+        let run = RunId::from_uuid(uuid::Uuid::from_u128(7));
+        let rules = |push: &str| -> RefRules { serde_json::from_str(&format!(r#"{{"push": [{push}]}}"#)).unwrap() };
+        for (push, branch) in [
+            (r#""refs/heads/stockade/{run}""#, format!("stockade/{run}/change")),
+            (r#""refs/heads/bot/{run}", "refs/heads/x""#, format!("bot/{run}/change")),
+            (r#""refs/heads""#, format!("stockade/{run}/change")),
+            (r#""refs/for/main""#, format!("stockade/{run}/change")),
+            ("", format!("stockade/{run}/change")),
+        ] {
+            assert_eq!(own_branch(&rules(push), run), branch, "{push}");
+        }
+    }
 }

@@ -83,7 +83,7 @@ mod tests {
                 source,
                 reference: None,
             });
-            let brought = bring(&config, spec.repo.as_ref(), &root.path().join(dir))
+            let brought = bring(&config, spec.repo.as_ref(), None, &root.path().join(dir))
                 .await
                 .unwrap();
             name_origin(&config, &brought.tree, run, spec).await.unwrap();

@@ -151,14 +151,8 @@ fn lines(event: &Event) -> Vec<String> {
             ),
         )),
         T::ExportDiff => one(export(data)),
-        T::ExportBranch if data["pushed"] == true => one(mark(
-            &style::good("▸"),
-            &format!(
-                "pushed branch {} to {}",
-                style::bold(&short(data, "branch")),
-                short(data, "remote")
-            ),
-        )),
+        // The push was shown when it was settled.
+        T::ExportBranch if data["pushed"] == true => Vec::new(),
         T::ExportPullRequest => one(mark(
             &style::good("▸"),
             &format!("pull request #{} {}", data["number"], style::bold(&short(data, "url"))),

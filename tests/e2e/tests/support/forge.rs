@@ -112,7 +112,7 @@ impl Forge {
     }
 }
 
-/// The branch of a run.
+/// The branch that a run's change gets on the server.
 pub(crate) fn branch_of(run: RunId) -> String {
-    format!("stockade/{run}")
+    format!("stockade/{run}/change")
 }
