@@ -82,6 +82,15 @@ impl World {
         Self::with(|_| {}).await
     }
 
+    /// For programs, which need their time on a busy machine.
+    pub(crate) async fn patient() -> Self {
+        let pki = Pki::new();
+        let setup = Setup::tls(pki.server(&["a.example.com", "b.example.com"]));
+        let mut plan = plan(&pki);
+        plan.config.handshake_timeout = SOON;
+        Self::of(plan, setup).await
+    }
+
     async fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let pki = Pki::new();
         let mut setup = Setup::tls(pki.server(&["a.example.com", "b.example.com"]));

@@ -22,7 +22,7 @@ struct Clients {
 
 impl Clients {
     async fn new() -> Self {
-        let world = World::new().await;
+        let world = World::patient().await;
         let web = http_server().await;
         for name in ["a.example.com", "b.example.com"] {
             world.rig.host(name, "93.184.216.34", 80, web);
