@@ -55,7 +55,7 @@ async fn a_run_is_held_to_its_limits_and_told_of_them() {
     turns.push(json!({ "say": "Done." }));
     let installation = installation(&names, environment, json!(turns));
     let repo = Repository::with(&installation, &[("a", "a\n")]);
-    let path = repo.path().display().to_string();
+    let path = repo.path.display().to_string();
     let ran = installation.run(&["run", "fetch", "--repo", &path]).await.expect(0);
     assert_eq!(web.connections(), 3, "{}", ran.stderr);
     for told in [
@@ -67,7 +67,7 @@ async fn a_run_is_held_to_its_limits_and_told_of_them() {
     ] {
         assert!(ran.stderr.contains(told), "'{told}' is missing in\n{}", ran.stderr);
     }
-    let run = ran.stdout.trim().parse().unwrap();
+    let run: stockade_api::domain::RunId = ran.stdout.trim().parse().unwrap();
     let predicate = receipt::verified(&installation, run).await;
     let hits = &predicate["run"]["result"]["limits_hit"];
     assert!(
@@ -117,7 +117,7 @@ async fn an_operator_takes_a_host_away_from_a_run_that_goes_on() {
     let server = Server::up(&installation).await;
     let run = server.run(&repo, json!("builtin")).await;
     let mut story = server.story(run);
-    story.to("egress.allowed").await;
+    story.until_type("egress.allowed").await;
     installation
         .run(&["env", "revoke", "absent", "*"])
         .await
@@ -136,7 +136,7 @@ async fn an_operator_takes_a_host_away_from_a_run_that_goes_on() {
         "a token is out",
     ];
     installation.run(&revoked).await.expect(0);
-    let told = story.to("egress.revoked").await;
+    let told = story.until_type("egress.revoked").await;
     assert_eq!(
         (&told.data["closed"], &told.data["reason"]),
         (&json!(1), &json!("a token is out"))

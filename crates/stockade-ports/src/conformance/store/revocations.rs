@@ -28,7 +28,8 @@ pub async fn a_revocation_is_kept_and_lifted_once(store: &Arc<dyn Store>) {
     ok(store.put_revocation(put.clone()).await);
     let again = store.put_revocation(put.clone()).await;
     assert!(again.is_err(), "an id is given once");
-    assert_eq!(ok(store.revocations(Some(scene.team), None, true).await), [put.clone()]);
+    let listed = ok(store.revocations(Some(scene.team), None, true).await);
+    assert!(listed.len() == 1 && listed[0] == put, "{listed:?}");
     let lift = |by: &str, at| store.lift_revocation(scene.team, put.id, by.to_owned(), at);
     let lifted = ok(lift("bob", scene.later(5)).await);
     let expected = Revocation {
