@@ -5,9 +5,14 @@ mod escape;
 mod files;
 mod images;
 mod leftovers;
+mod lent;
+mod names;
 mod network;
+mod plan;
 mod process;
+mod reach;
 mod resources;
+mod secure;
 
 use std::pin::Pin;
 
@@ -39,6 +44,10 @@ pub(crate) fn all() -> Vec<&'static Case> {
         images::CASES,
         process::CASES,
         network::CASES,
+        reach::CASES,
+        names::CASES,
+        secure::CASES,
+        lent::CASES,
         escape::CASES,
         resources::CASES,
         leftovers::CASES,
