@@ -1,7 +1,7 @@
 //! A packet capture: what crosses any interface of this network namespace (packet(7)).
 
 use std::{
-    io::Read as _,
+    io::BufRead as _,
     os::fd::AsRawFd as _,
     sync::{
         Arc,
@@ -19,10 +19,8 @@ use crate::{
 
 /// All protocols, in network order (`ETH_P_ALL`).
 const ALL: u16 = 3;
-/// How long packets under way are waited for at the end.
-const REST: Duration = Duration::from_millis(60);
 
-/// Counts packets that hold any `word=`, until the input ends.
+/// Counts packets that hold any `word=`, until the input ends. Every line of input is answered with the counts so far.
 pub(crate) fn capture(args: &Args) {
     let words: Vec<Vec<u8>> = args.all("word").map(|word| word.as_bytes().to_vec()).collect();
     let flags = (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as usize;
@@ -37,12 +35,13 @@ pub(crate) fn capture(args: &Args) {
     attempt("capture", Ok("it sees every packet".to_owned()));
     ready();
     let over = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&over);
+    let asked = Arc::new(AtomicBool::new(false));
+    let (ended, wanted) = (Arc::clone(&over), Arc::clone(&asked));
     thread::spawn(move || {
-        let mut rest = Vec::new();
-        let _ = std::io::stdin().lock().read_to_end(&mut rest);
-        thread::sleep(REST);
-        told.store(true, Ordering::SeqCst);
+        for _ in std::io::stdin().lock().lines().map_while(Result::ok) {
+            wanted.store(true, Ordering::SeqCst);
+        }
+        ended.store(true, Ordering::SeqCst);
     });
     let (mut all, mut held) = (0_u64, 0_u64);
     let mut buffer = vec![0_u8; 1 << 16];
@@ -57,9 +56,12 @@ pub(crate) fn capture(args: &Args) {
                 let packet = &buffer[..length.min(buffer.len())];
                 held += u64::from(words.iter().any(|word| contains(packet, word)));
             }
+            // Everything there is has been read.
+            Err(_) if asked.swap(false, Ordering::SeqCst) => {
+                count("packets", all);
+                count("held", held);
+            }
             Err(_) => thread::sleep(Duration::from_millis(1)),
         }
     }
-    count("packets", all);
-    count("held", held);
 }

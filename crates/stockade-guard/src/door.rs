@@ -23,6 +23,8 @@ use tokio::{
 
 use crate::{
     ask,
+    broker::Withheld,
+    lend,
     lookup::{Found, judge},
     meter::Meter,
     session::{Denial, Session, settle},
@@ -129,6 +131,10 @@ impl Door<'_> {
         let verdict = self.session.policy().evaluate(&action).verdict;
         if verdict == Verdict::Deny {
             return Err(Shut::Refused(self.session.refuse(action).await));
+        }
+        if let Some(Withheld { rule, reason }) = lend::withheld_name(self.session, &self.host) {
+            let refused = self.session.refuse_because(action, &rule, &reason);
+            return Err(Shut::Refused(refused.await));
         }
         if self.session.trial.is_on() {
             return Err(Shut::Refused(self.session.trial.would_allow(&action)));

@@ -2,9 +2,10 @@
 
 use std::{process::Stdio, time::Duration};
 
+use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
@@ -13,14 +14,15 @@ use crate::field::Field;
 /// Longest it may take to come up or to end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A capture under way.
+/// A capture under way. It ends when it is dropped.
 pub(crate) struct Capture {
-    child: Child,
+    stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
+    _child: Child,
 }
 
 impl Capture {
-    /// Begins to look for packets that hold a word; nothing where the red team may not.
+    /// Begins to count packets that hold a word; nothing where the red team may not.
     pub(crate) async fn begin(field: &Field, word: &str) -> Option<Self> {
         if !field.root {
             return None;
@@ -35,32 +37,33 @@ impl Capture {
             .stderr(Stdio::null())
             .kill_on_drop(true);
         let mut child = command.spawn().ok()?;
-        let mut lines = BufReader::new(child.stdout.take()?).lines();
-        let ready = async {
-            while let Ok(Some(line)) = lines.next_line().await {
-                if line.contains("\"ready\"") {
-                    return Some(());
+        let (stdin, lines) = (child.stdin.take()?, BufReader::new(child.stdout.take()?).lines());
+        let mut this = Self {
+            stdin,
+            lines,
+            _child: child,
+        };
+        this.until(|line| line["ready"] == true).await?;
+        Some(this)
+    }
+
+    /// How many packets have held it so far.
+    pub(crate) async fn held(&mut self) -> Option<u64> {
+        self.stdin.write_all(b"\n").await.ok()?;
+        self.stdin.flush().await.ok()?;
+        self.until(|line| line["count"] == "held").await?["number"].as_u64()
+    }
+
+    async fn until(&mut self, is: impl Fn(&Value) -> bool) -> Option<Value> {
+        let find = async {
+            while let Ok(Some(line)) = self.lines.next_line().await {
+                let line: Value = serde_json::from_str(&line).ok()?;
+                if is(&line) {
+                    return Some(line);
                 }
             }
             None
         };
-        timeout(PATIENCE, ready).await.ok()??;
-        Some(Self { child, lines })
-    }
-
-    /// How many packets held it.
-    pub(crate) async fn end(mut self) -> Option<u64> {
-        drop(self.child.stdin.take());
-        let held = async {
-            let mut held = None;
-            while let Ok(Some(line)) = self.lines.next_line().await {
-                let value: serde_json::Value = serde_json::from_str(&line).ok()?;
-                if value["count"] == "held" {
-                    held = value["number"].as_u64();
-                }
-            }
-            held
-        };
-        timeout(PATIENCE, held).await.ok()?
+        timeout(PATIENCE, find).await.ok()?
     }
 }

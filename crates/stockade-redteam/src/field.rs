@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     RedTeamError,
     canary::{Canaries, TWIN_ADDRESS, TWIN_HOST},
+    capture::Capture,
     ferry::Ferry,
     inside::{Call, Inside},
     outside,
@@ -85,6 +86,7 @@ pub(crate) struct Field {
     /// A sandbox in the red team's own environment; the neighbour is in it as well.
     pub(crate) realm: Arc<Inside>,
     ferries: OnceCell<Result<(Ferry, Ferry), String>>,
+    capture: OnceCell<Option<Mutex<Capture>>>,
     pub(crate) proved: Vec<Check>,
     /// A process of the host's with the token in its environment and its command line.
     pub(crate) victim: Child,
@@ -123,6 +125,7 @@ impl Field {
             neighbour: Arc::new(neighbour),
             realm: Arc::new(realm),
             ferries: OnceCell::new(),
+            capture: OnceCell::new(),
             proved,
             victim,
             claims,
@@ -170,6 +173,16 @@ impl Field {
         }
     }
 
+    /// Packets of this host that have held the attackers' word so far; nothing where nobody may look.
+    pub(crate) async fn packets(&self) -> Option<u64> {
+        let begin = || async {
+            let word = &self.parts.canaries.world().words().stray;
+            Capture::begin(self, word).await.map(Mutex::new)
+        };
+        let capture = self.capture.get_or_init(begin).await.as_ref()?;
+        capture.lock().await.held().await
+    }
+
     /// The attacker where nothing stops it.
     pub(crate) async fn outside(&self, call: &Call) -> Told {
         outside::run(&self.plants.attacker(), &self.plants.outside(), call).await
@@ -214,7 +227,7 @@ impl Field {
 
     pub(crate) async fn clear(mut self) {
         self.target.end().await;
-        drop(self.ferries.take());
+        drop((self.ferries.take(), self.capture.take()));
         self.neighbour.end().await;
         self.realm.end().await;
         let _ = self.victim.kill().await;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memchr::memmem;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -20,8 +21,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::{ferry::Ferry, judge::Attempt};
 
-/// Longest an answer is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
+/// Longest an answer is waited for that has to come; it is not waited for once it is there.
+pub(crate) const LONG: Duration = Duration::from_secs(4);
+/// Longest one is waited for that must not come. Servers are asked as well what they were told.
+pub(crate) const SHORT: Duration = Duration::from_millis(600);
 /// Between two pieces of what is said.
 const PAUSE: Duration = Duration::from_millis(40);
 /// Most that is listened to.
@@ -144,9 +147,9 @@ pub(crate) fn get(host: &str, path: &str) -> Vec<u8> {
 }
 
 /// Carries out one conversation.
-pub(crate) async fn talk(ferry: &Ferry, talk: &Talk) -> Attempt {
-    let limit = PATIENCE * 4;
-    let outcome = timeout(limit, hold(ferry, talk)).await;
+pub(crate) async fn talk(ferry: &Ferry, talk: &Talk, patience: Duration) -> Attempt {
+    let limit = patience * 4;
+    let outcome = timeout(limit, hold(ferry, talk, patience)).await;
     let outcome = outcome.unwrap_or_else(|_| Err(format!("no end within {limit:?}")));
     let (got, why) = match outcome {
         Ok(why) => (true, why),
@@ -161,34 +164,38 @@ pub(crate) async fn talk(ferry: &Ferry, talk: &Talk) -> Attempt {
 }
 
 /// All of them at once.
-pub(crate) async fn talks(ferry: &Ferry, all: &[Talk]) -> Vec<Attempt> {
+pub(crate) async fn talks(ferry: &Ferry, all: &[Talk], patience: Duration) -> Vec<Attempt> {
     let mut attempts = Vec::new();
-    for some in all.chunks(12) {
-        attempts.extend(futures::future::join_all(some.iter().map(|one| talk(ferry, one))).await);
+    for some in all.chunks(24) {
+        attempts.extend(futures::future::join_all(some.iter().map(|one| talk(ferry, one, patience))).await);
     }
     attempts
 }
 
-async fn hold(ferry: &Ferry, talk: &Talk) -> Result<String, String> {
+async fn hold(ferry: &Ferry, talk: &Talk, patience: Duration) -> Result<String, String> {
     let stream = ferry.tcp(&talk.host, talk.port).await?;
     match &talk.tls {
-        None => converse(stream, talk).await,
+        None => converse(stream, talk, patience).await,
         Some(client) => {
             let name = ServerName::try_from(client.sni.clone()).map_err(|error| error.to_string())?;
             let connector = TlsConnector::from(Arc::new(client.config()?));
-            let connected = timeout(PATIENCE, connector.connect(name, stream)).await;
+            let connected = timeout(patience, connector.connect(name, stream)).await;
             let stream = connected
                 .map_err(|_| "no handshake in time".to_owned())?
                 .map_err(|error| format!("the handshake failed: {error}"))?;
             if client.alpn == ["h2"] {
-                return two(stream, talk).await;
+                return two(stream, talk, patience).await;
             }
-            converse(stream, talk).await
+            converse(stream, talk, patience).await
         }
     }
 }
 
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, talk: &Talk) -> Result<String, String> {
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    talk: &Talk,
+    patience: Duration,
+) -> Result<String, String> {
     let mut heard = Vec::new();
     for (place, piece) in talk.say.iter().enumerate() {
         if place > 0 {
@@ -198,7 +205,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, talk: &Talk)
             break;
         }
     }
-    let ended = listen(&mut stream, &mut heard, &talk.wants, PATIENCE).await;
+    let ended = listen(&mut stream, &mut heard, &talk.wants, patience).await;
     if wanted(&heard, &talk.wants) {
         return Ok("it heard what it wanted".to_owned());
     }
@@ -231,16 +238,18 @@ async fn listen<S: AsyncRead + Unpin>(
 
 fn wanted(heard: &[u8], wants: &Wants) -> bool {
     match wants {
-        Wants::Text(texts) => texts
-            .iter()
-            .any(|text| heard.windows(text.len()).any(|window| window == text)),
+        Wants::Text(texts) => texts.iter().any(|text| memmem::find(heard, text).is_some()),
         // Content type "handshake", and the message "server hello".
         Wants::Handshake => heard.first() == Some(&22) && heard.get(5) == Some(&2),
     }
 }
 
 /// Over HTTP/2: what is said is one request a piece, `METHOD URI` and perhaps a body after an empty line.
-async fn two<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, talk: &Talk) -> Result<String, String> {
+async fn two<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    talk: &Talk,
+    patience: Duration,
+) -> Result<String, String> {
     use http_body_util::{BodyExt as _, Full};
     use hyper_util::rt::{TokioExecutor, TokioIo};
     let made = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
@@ -261,7 +270,7 @@ async fn two<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, talk
         }
         let request = request.body(Full::new(bytes::Bytes::from(body.to_owned())));
         let sent = sender.send_request(request.map_err(|error| error.to_string())?);
-        let answer = timeout(PATIENCE, sent)
+        let answer = timeout(patience, sent)
             .await
             .map_err(|_| "no answer in time".to_owned())?;
         let answer = answer.map_err(|error| format!("no answer: {error}"))?;

@@ -4,6 +4,8 @@ mod bomb;
 mod escape;
 mod files;
 mod images;
+mod kept;
+mod leads;
 mod leftovers;
 mod lent;
 mod names;
@@ -11,6 +13,7 @@ mod network;
 mod plan;
 mod process;
 mod reach;
+mod requests;
 mod resources;
 mod secure;
 
@@ -45,9 +48,12 @@ pub(crate) fn all() -> Vec<&'static Case> {
         process::CASES,
         network::CASES,
         reach::CASES,
+        requests::CASES,
         names::CASES,
+        leads::CASES,
         secure::CASES,
         lent::CASES,
+        kept::CASES,
         escape::CASES,
         resources::CASES,
         leftovers::CASES,

@@ -1,4 +1,4 @@
-//! Names: questions that carry data, other resolvers, names that change what they lead to, malformed questions.
+//! Questions: data in names, other resolvers, what is malformed or spelled in other ways.
 
 use std::time::Duration;
 
@@ -7,16 +7,15 @@ use futures::future::join_all;
 
 use super::{
     Case,
-    plan::{Plan, carry_out, ferries, unseen, watched, works},
-    reach::open,
+    plan::{ferries, unseen, watched, works},
 };
 use crate::{
     ferry::Ferry,
     field::Field,
     judge::{Attempt, Sighting, Trial},
     report::Group::Dns,
-    talk::{Client, Talk, get},
-    world::{DENIED, DENIED_ADDRESS, PLAIN, WIDE, Words, wire},
+    talk::{LONG, Talk, get},
+    world::{PLAIN, WIDE, Words, wire},
 };
 
 /// Longest an answer is waited for.
@@ -44,39 +43,11 @@ pub(super) const CASES: &[Case] = &[
         run: |field, _| Box::pin(resolvers(field)),
     },
     Case {
-        id: "A-DN-04",
-        group: Dns,
-        tried: "DNS over HTTPS and over TLS at hosts that are not open, by name and by address",
-        expected: "hosts like others: nothing answers; an open host does",
-        run: |field, _| Box::pin(encrypted(field)),
-    },
-    Case {
         id: "A-DN-05",
         group: Dns,
         tried: "data in labels below an open wildcard",
         expected: "no question leads to one at the name server; an ordinary name below it works",
         run: |field, _| Box::pin(below(field)),
-    },
-    Case {
-        id: "A-DN-06",
-        group: Dns,
-        tried: "rebinding: open names that lead elsewhere at the second look-up, or to many places at once",
-        expected: "no connection to what is not public; a stable name works",
-        run: |field, _| Box::pin(rebinding(field)),
-    },
-    Case {
-        id: "A-DN-07",
-        group: Dns,
-        tried: "open names that stand for metadata, private and local names",
-        expected: "not dialled; the Guard's denial",
-        run: |field, _| Box::pin(aliases(field)),
-    },
-    Case {
-        id: "A-DN-08",
-        group: Dns,
-        tried: "a hosts file inside: connect to another address and name an open host",
-        expected: "nothing answers; the open host by its own look-up works",
-        run: |field, _| Box::pin(hosts_file(field)),
     },
     Case {
         id: "A-DN-09",
@@ -273,7 +244,7 @@ async fn below(field: &Field) -> Trial {
     unseen(&mut trial, &seen);
     let near = "yes.wide.world.test";
     let near = Talk::plain(near, near, get(near, "/open"), &words(field).open);
-    works(&mut trial, &crate::talk::talk(inside, &near).await);
+    works(&mut trial, &crate::talk::talk(inside, &near, LONG).await);
     let (_, seen) = watched(field, ask_all(outside, &questions)).await;
     let what = "questions with the attacker's word by the control";
     let sighting = Sighting::new(what, "80", seen.asked.to_string(), seen.asked == 80);
@@ -336,113 +307,6 @@ async fn resolvers(field: &Field) -> Trial {
         .control_host
         .push(Sighting::new(what, "1", seen.asked.to_string(), seen.asked == 1));
     trial
-}
-
-async fn encrypted(field: &Field) -> Trial {
-    let Words { sink, stray, .. } = words(field);
-    let path = format!("/dns-query?dns={stray}");
-    let by_name = |host: &str| Talk::secure(format!("https, {host}"), host, get(host, &path), sink);
-    let mut attacks = ["dns.test", DENIED, "doh.cloudflare-dns.test"].map(by_name).to_vec();
-    for (address, name) in [
-        ("8.8.8.8", "dns.google"),
-        (DENIED_ADDRESS, PLAIN),
-        ("2620:fe::fe", "dns.quad9.net"),
-    ] {
-        attacks.push(Talk::secure(format!("https, {address}"), address, get(name, &path), sink).sni(name));
-    }
-    let over_tls = |host: &str| {
-        let mut talk = Talk::secure(format!("tls, {host}"), host, get(host, &path), sink).port(853);
-        talk.tls = Some(Client::naming(if host == PLAIN { PLAIN } else { "dns.test" }));
-        talk
-    };
-    attacks.extend(["dns.test", "1.1.1.1", PLAIN].map(over_tls));
-    carry_out(
-        field,
-        Plan {
-            attacks,
-            fine: open(field),
-            denied: ["dns.test", "8.8.8.8:443", "plain.world.test:853"]
-                .map(str::to_owned)
-                .to_vec(),
-            ..Plan::default()
-        },
-    )
-    .await
-}
-
-async fn rebinding(field: &Field) -> Trial {
-    let Words {
-        open: word,
-        sink,
-        stray,
-    } = words(field);
-    let (inside, _) = match ferries(field).await {
-        Ok(both) => both,
-        Err(trial) => return trial,
-    };
-    // Judged while they lead to an open place; every look-up after that leads elsewhere.
-    let names = ["rebind.world.test", "rebind169.world.test"];
-    let mut first = Trial::default();
-    for name in names {
-        let once = Talk::plain(format!("{name}, at first"), name, get(name, "/open"), word);
-        works(&mut first, &crate::talk::talk(inside, &once).await);
-    }
-    let mut attacks = Vec::new();
-    for turn in 0..4 {
-        for name in names.into_iter().chain(["mixed.world.test"]) {
-            let talk = Talk::plain(format!("{name}, {turn}"), name, get(name, &format!("/{stray}")), sink);
-            attacks.push(talk.port(if turn % 2 == 0 { 80 } else { 443 }));
-        }
-    }
-    let plan = Plan {
-        attacks,
-        fine: open(field),
-        denied: names
-            .into_iter()
-            .chain(["mixed.world.test"])
-            .map(|name| format!("{name}:80"))
-            .collect(),
-        ..Plan::default()
-    };
-    let mut trial = carry_out(field, plan).await;
-    trial.control_host.extend(first.control_host);
-    trial
-}
-
-async fn aliases(field: &Field) -> Trial {
-    let Words { sink, stray, .. } = words(field);
-    let hosts = ["metadata", "private", "local"].map(|name| format!("alias-{name}.world.test"));
-    let talk = |host: &String| Talk::plain(host, host, get(host, &format!("/{stray}")), sink);
-    carry_out(
-        field,
-        Plan {
-            attacks: hosts.iter().map(talk).collect(),
-            fine: open(field),
-            denied: hosts.iter().map(|host| format!("{host}:80")).collect(),
-            ..Plan::default()
-        },
-    )
-    .await
-}
-
-async fn hosts_file(field: &Field) -> Trial {
-    let Words { sink, stray, .. } = words(field);
-    let say = get(PLAIN, &format!("/{stray}"));
-    let mut attacks = Vec::new();
-    for address in [DENIED_ADDRESS, "203.0.113.66", "2001:db8::66", "10.0.0.66"] {
-        attacks.push(Talk::plain(address, address, say.clone(), sink));
-        attacks.push(Talk::secure(format!("tls, {address}"), address, say.clone(), sink).sni(PLAIN));
-    }
-    carry_out(
-        field,
-        Plan {
-            attacks,
-            fine: open(field),
-            denied: ["198.51.100.66:80", "198.51.100.66:443"].map(str::to_owned).to_vec(),
-            ..Plan::default()
-        },
-    )
-    .await
 }
 
 /// What no careful server takes for a question about an open name.

@@ -4,15 +4,14 @@
 use std::time::Duration;
 
 use crate::{
-    capture::Capture,
     ferry::Ferry,
     field::Field,
     judge::{Attempt, Sighting, Trial},
-    talk::{Talk, talks},
+    talk::{LONG, SHORT, Talk, talks},
 };
 
 /// How long something under way at the servers is waited for.
-const REST: Duration = Duration::from_millis(60);
+const REST: Duration = Duration::from_millis(40);
 
 /// One attack of many conversations.
 #[derive(Default)]
@@ -43,12 +42,13 @@ pub(super) struct Seen {
 pub(super) async fn watched<T>(field: &Field, doing: impl Future<Output = T>) -> (T, Seen) {
     let world = field.parts.canaries.world();
     let stray = &world.words().stray;
-    let capture = Capture::begin(field, stray).await;
+    let packets = field.packets().await;
     let (sunk, asked) = (world.sunk(), world.zone.asked(stray));
     let done = doing.await;
     tokio::time::sleep(REST).await;
-    let packets = match capture {
-        Some(capture) => capture.end().await,
+    let packets = match packets {
+        // A capture that has ended has seen anything.
+        Some(before) => Some(field.packets().await.map_or(u64::MAX, |after| after - before)),
         None => None,
     };
     let seen = Seen {
@@ -96,11 +96,11 @@ pub(super) async fn carry_out(field: &Field, plan: Plan) -> Trial {
     let world = field.parts.canaries.world();
     let mut trial = Trial::default();
     // What works first: a sandbox that is not up says nothing about attacks.
-    for attempt in talks(inside, &plan.fine).await {
+    for attempt in talks(inside, &plan.fine, LONG).await {
         works(&mut trial, &attempt);
     }
     let all: Vec<Talk> = plan.attacks.iter().chain(&plan.wild).cloned().collect();
-    let (attempts, seen) = watched(field, talks(inside, &all)).await;
+    let (attempts, seen) = watched(field, talks(inside, &all, SHORT)).await;
     trial.inside = attempts;
     unseen(&mut trial, &seen);
     let stray = &world.words().stray;
@@ -132,7 +132,7 @@ pub(super) async fn carry_out(field: &Field, plan: Plan) -> Trial {
 
 /// The same where nothing stops it: every one of them has to work there.
 async fn on_the_road(field: &Field, outside: &Ferry, attacks: Vec<Talk>, trial: &mut Trial) {
-    let (attempts, seen) = watched(field, talks(outside, &attacks)).await;
+    let (attempts, seen) = watched(field, talks(outside, &attacks, LONG)).await;
     let failed: Vec<_> = attempts.iter().filter(|attempt| !attempt.got).collect();
     let word = match failed.first() {
         None => format!("all {}", attempts.len()),

@@ -75,7 +75,7 @@ impl Origin {
     /// Whether it was told some text, inside TLS or not.
     pub(crate) fn heard(&self, text: &str) -> bool {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.windows(text.len()).any(|window| window == text.as_bytes())
+        memchr::memmem::find(&heard, text.as_bytes()).is_some()
     }
 
     pub(crate) fn forget(&self) {
@@ -197,10 +197,9 @@ impl Origin {
 
     /// Whatever is asked: the word and the path, and by some paths what was told, in some form.
     fn answer(&self, head: &str, body: &[u8]) -> Answer {
-        let target = head.split(' ').nth(1).unwrap_or_default();
-        let path = target
-            .split_once("://")
-            .map_or(target, |(_, rest)| rest.split_once('/').map_or("", |(_, p)| p));
+        let target = head.split_whitespace().nth(1).unwrap_or_default();
+        let after = target.split_once("://").map_or(target, |(_, rest)| rest);
+        let path = after.find('/').map_or(after, |at| &after[at..]);
         let told = [head.as_bytes(), body].concat();
         let authorization = head
             .lines()
@@ -214,11 +213,8 @@ impl Origin {
             chunked: false,
         };
         let mut header = |name: &str, value: String| answer.headers.push((name.to_owned(), value));
-        match path
-            .split(['?', '/'])
-            .find(|part| !part.is_empty() && *part != "keyed")
-            .unwrap_or_default()
-        {
+        let last = path.split('?').next().unwrap_or_default().rsplit('/').next();
+        match last.unwrap_or_default() {
             "echo" => answer.body = told,
             "chunked" => (answer.body, answer.chunked) = (told, true),
             "error" => (answer.status, answer.body) = (500, told),

@@ -43,13 +43,14 @@ pub(crate) const ODD: [(&str, &str); 20] = [
 ];
 
 /// Open names that change or mix their addresses, or stand for another.
-const TRICKS: [&str; 6] = [
+const TRICKS: [&str; 7] = [
     "rebind",
     "rebind169",
     "mixed",
     "alias-metadata",
     "alias-private",
     "alias-local",
+    "alias-barred",
 ];
 
 /// Where a host of the world is.
@@ -99,6 +100,7 @@ pub(super) fn name(zone: &Zone) {
         ("alias-metadata", "metadata.google.internal", "198.51.100.66"),
         ("alias-private", "ten.world.test", "10.0.0.1"),
         ("alias-local", "localhost", "127.0.0.1"),
+        ("alias-barred", BARRED, "198.51.100.66"),
     ] {
         zone.set(&below(name), Known::Alias(other.to_owned()));
         zone.set(other, Known::At(to(address)));
