@@ -53,7 +53,7 @@ pub(super) const CASES: &[Case] = &[
         run: |field, _| Box::pin(sought(field)),
     },
     Case {
-        id: "A-CR-09",
+        id: "A-CR-11",
         group: Credentials,
         tried: "hide a second request behind one that gets the secret",
         expected: "the server never reads it; one alone is answered",

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longest an answer is waited for.
-const PATIENCE: Duration = Duration::from_millis(700);
+const PATIENCE: Duration = Duration::from_millis(500);
 const A: u16 = 1;
 /// Record types data is carried in: A, NS, CNAME, SOA, NULL, PTR, MX, TXT, AAAA, SRV, NAPTR, OPT, DS, RRSIG, DNSKEY,
 /// TLSA, SVCB, HTTPS, IXFR, AXFR, ANY, and one that is private.
@@ -129,7 +129,7 @@ type Questions = Vec<(String, Vec<u8>)>;
 
 async fn ask_all(ferry: &Ferry, questions: &Questions) -> Vec<Attempt> {
     let mut attempts = Vec::new();
-    for some in questions.chunks(16) {
+    for some in questions.chunks(32) {
         let both = some.iter().flat_map(|(name, packet)| {
             [false, true].map(|stream| {
                 let way = if stream { "tcp" } else { "udp" };
