@@ -14,6 +14,15 @@ use crate::field::Field;
 /// Longest it may take to come up or to end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Packets since its beginning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts {
+    /// Those that held the word.
+    pub(crate) held: u64,
+    /// Those it could not look at: there were too many.
+    pub(crate) lost: u64,
+}
+
 /// A capture under way. It ends when it is dropped.
 pub(crate) struct Capture {
     stdin: ChildStdin,
@@ -47,11 +56,13 @@ impl Capture {
         Some(this)
     }
 
-    /// How many packets have held it so far.
-    pub(crate) async fn held(&mut self) -> Option<u64> {
+    /// What it has counted so far.
+    pub(crate) async fn counts(&mut self) -> Option<Counts> {
         self.stdin.write_all(b"\n").await.ok()?;
         self.stdin.flush().await.ok()?;
-        self.until(|line| line["count"] == "held").await?["number"].as_u64()
+        let lost = self.until(|line| line["count"] == "lost").await?["number"].as_u64()?;
+        let held = self.until(|line| line["count"] == "held").await?["number"].as_u64()?;
+        Some(Counts { held, lost })
     }
 
     async fn until(&mut self, is: impl Fn(&Value) -> bool) -> Option<Value> {

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     RedTeamError,
     canary::{Canaries, TWIN_ADDRESS, TWIN_HOST},
-    capture::Capture,
+    capture::{Capture, Counts},
     ferry::Ferry,
     inside::{Call, Inside},
     outside,
@@ -174,13 +174,13 @@ impl Field {
     }
 
     /// Packets of this host that have held the attackers' word so far; nothing where nobody may look.
-    pub(crate) async fn packets(&self) -> Option<u64> {
+    pub(crate) async fn packets(&self) -> Option<Counts> {
         let begin = || async {
             let word = &self.parts.canaries.world().words().stray;
             Capture::begin(self, word).await.map(Mutex::new)
         };
         let capture = self.capture.get_or_init(begin).await.as_ref()?;
-        capture.lock().await.held().await
+        capture.lock().await.counts().await
     }
 
     /// The attacker where nothing stops it.

@@ -24,7 +24,7 @@ use crate::{ferry::Ferry, judge::Attempt};
 /// Longest an answer is waited for that has to come; it is not waited for once it is there.
 pub(crate) const LONG: Duration = Duration::from_secs(4);
 /// Longest one is waited for that must not come. Servers are asked as well what they were told.
-pub(crate) const SHORT: Duration = Duration::from_millis(600);
+pub(crate) const SHORT: Duration = Duration::from_millis(1800);
 /// Between two pieces of what is said.
 const PAUSE: Duration = Duration::from_millis(40);
 /// Most that is listened to.
@@ -223,7 +223,7 @@ async fn listen<S: AsyncRead + Unpin>(
 ) -> String {
     let begun = Instant::now();
     let mut buffer = vec![0; 1 << 14];
-    while !wanted(heard, wants) && heard.len() < LONGEST {
+    while !wanted(heard, wants) && !is_denied(heard) && heard.len() < LONGEST {
         let left = patience.saturating_sub(begun.elapsed());
         match timeout(left, stream.read(&mut buffer)).await {
             Err(_) => return String::new(),
@@ -234,6 +234,11 @@ async fn listen<S: AsyncRead + Unpin>(
         }
     }
     String::new()
+}
+
+/// Whether a whole answer of HTTP/1 has come that says no, in the Guard's words.
+fn is_denied(heard: &[u8]) -> bool {
+    heard.ends_with(b"}") && memmem::find(heard, b"application/problem+json").is_some()
 }
 
 fn wanted(heard: &[u8], wants: &Wants) -> bool {

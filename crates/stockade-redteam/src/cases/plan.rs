@@ -34,7 +34,8 @@ pub(super) struct Plan {
 pub(super) struct Seen {
     pub(super) sunk: u64,
     pub(super) asked: u64,
-    pub(super) packets: Option<u64>,
+    /// Packets that held the word, and those nobody could look at.
+    pub(super) packets: Option<(u64, u64)>,
 }
 
 /// Does something and looks at what it caused: connections to the sink, questions and packets that hold the
@@ -48,7 +49,10 @@ pub(super) async fn watched<T>(field: &Field, doing: impl Future<Output = T>) ->
     tokio::time::sleep(REST).await;
     let packets = match packets {
         // A capture that has ended has seen anything.
-        Some(before) => Some(field.packets().await.map_or(u64::MAX, |after| after - before)),
+        Some(before) => Some(match field.packets().await {
+            Some(after) => (after.held - before.held, after.lost - before.lost),
+            None => (u64::MAX, 0),
+        }),
         None => None,
     };
     let seen = Seen {
@@ -67,8 +71,17 @@ pub(super) fn unseen(trial: &mut Trial, seen: &Seen) {
     };
     none("connections at the sink", seen.sunk);
     none("questions with the attacker's word at the name server", seen.asked);
-    if let Some(packets) = seen.packets {
+    if let Some((packets, _)) = seen.packets {
         none("packets with the attacker's word on the host", packets);
+    }
+}
+
+/// The capture sees the control's packets, unless the host is so busy that it missed some.
+pub(super) fn captured(trial: &mut Trial, seen: &Seen) {
+    if let Some((held, 0)) = seen.packets {
+        let what = "packets with the attacker's word by the control";
+        let sighting = Sighting::new(what, "1 or more", held.to_string(), held > 0);
+        trial.control_host.push(sighting);
     }
 }
 
@@ -140,10 +153,8 @@ async fn on_the_road(field: &Field, outside: &Ferry, attacks: Vec<Talk>, trial: 
     };
     let sighting = Sighting::new("attacks on the open road", "all work", word, failed.is_empty());
     trial.control_host.push(sighting);
-    if let (Some(packets), true) = (seen.packets, attacks.iter().any(|one| clear(field, one))) {
-        let what = "packets with the attacker's word by the control";
-        let sighting = Sighting::new(what, "1 or more", packets.to_string(), packets > 0);
-        trial.control_host.push(sighting);
+    if attacks.iter().any(|one| clear(field, one)) {
+        captured(trial, &seen);
     }
     trial.control = attempts;
     field.parts.canaries.world().forget();

@@ -2,7 +2,7 @@
 
 use super::{
     Case,
-    plan::{Plan, carry_out, ferries, unseen, watched},
+    plan::{Plan, captured, carry_out, ferries, unseen, watched},
 };
 use crate::{
     field::Field,
@@ -215,11 +215,7 @@ async fn datagrams(field: &Field) -> Trial {
         let host = address.ip().to_string();
         let (answer, seen) = watched(field, outside.datagram(&host, address.port(), word, patience)).await;
         trial.control.push(attempt(place, answer));
-        if let Some(packets) = seen.packets {
-            let what = "packets with the attacker's word by the control";
-            let sighting = crate::judge::Sighting::new(what, "1 or more", packets.to_string(), packets > 0);
-            trial.control_host.push(sighting);
-        }
+        captured(&mut trial, &seen);
     }
     let why = match trial.control.iter().any(|attempt| attempt.got) {
         true => String::new(),
