@@ -7,7 +7,7 @@ use futures::future::join_all;
 
 use super::{
     Case,
-    plan::{ferries, unseen, watched, works},
+    plan::{self, ferries, unseen, watched, works},
 };
 use crate::{
     ferry::Ferry,
@@ -153,12 +153,7 @@ async fn tunnel(field: &Field, questions: Questions, denied: &[&str]) -> Trial {
     trial.inside = attempts;
     unseen(&mut trial, &seen);
     let places: Vec<String> = denied.iter().map(|place| (*place).to_owned()).collect();
-    for (place, word) in places.iter().zip(field.realm.denials(&places).await) {
-        let seen = word.clone().unwrap_or_else(|| "no denial written down".to_owned());
-        trial
-            .host
-            .push(Sighting::new(place, "denied by the Guard", seen, word.is_some()));
-    }
+    plan::denied(field, &places, &mut trial).await;
     let (attempts, seen) = watched(field, ask_all(outside, &questions)).await;
     trial.control = attempts;
     let what = "questions with the attacker's word by the control";

@@ -130,17 +130,24 @@ pub(super) async fn carry_out(field: &Field, plan: Plan) -> Trial {
             .host
             .push(Sighting::new(what, "none", format!("{who:?}"), who.is_empty()));
     }
-    let words = field.realm.denials(&plan.denied).await;
-    for (place, word) in plan.denied.iter().zip(words) {
-        let seen = word.clone().unwrap_or_else(|| "no denial written down".to_owned());
-        trial
-            .host
-            .push(Sighting::new(place, "denied by the Guard", seen, word.is_some()));
-    }
+    denied(field, &plan.denied, &mut trial).await;
     if !all.is_empty() && !plan.attacks.is_empty() {
         on_the_road(field, outside, plan.control.unwrap_or(plan.attacks), &mut trial).await;
     }
     trial
+}
+
+/// The Guard's word for each of these. Where something got through or nothing works, it is not waited for.
+pub(super) async fn denied(field: &Field, places: &[String], trial: &mut Trial) {
+    let through = trial.inside.iter().any(|attempt| attempt.got) || trial.host.iter().any(|seen| !seen.ok);
+    if through || trial.control_host.iter().any(|seen| !seen.ok) {
+        return;
+    }
+    for (place, word) in places.iter().zip(field.realm.denials(places).await) {
+        let seen = word.clone().unwrap_or_else(|| "no denial written down".to_owned());
+        let sighting = Sighting::new(place, "denied by the Guard", seen, word.is_some());
+        trial.host.push(sighting);
+    }
 }
 
 /// The same where nothing stops it: every one of them has to work there.
