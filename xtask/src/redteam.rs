@@ -17,7 +17,7 @@ use crate::tally::Tally;
 /// Longest all backends together may take, in seconds; a sixth of it is usual. What hangs is ended.
 const PATIENCE: &str = "600";
 /// Fewest cases a backend is attacked with; a list that has become shorter by accident is no success.
-const CASES: usize = 50;
+const CASES: usize = 97;
 
 /// Backends attacked one after the other; the lanes run beside each other, each on an installation of its own. Most
 /// of the time is waiting.

@@ -13,9 +13,11 @@
 
 mod abi;
 mod args;
+mod capture;
 mod cgroup;
 mod devices;
 mod dump;
+mod ferry;
 mod files;
 mod handles;
 mod kernel;
@@ -29,6 +31,7 @@ mod privilege;
 mod proc;
 mod resource;
 mod score;
+mod seek;
 mod stage;
 mod stay;
 mod sys;
@@ -82,6 +85,9 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("dns", net::dns),
     ("raw", net::raw),
     ("fetch", net::fetch),
+    ("ferry", ferry::ferry),
+    ("seek", seek::seek),
+    ("capture", capture::capture),
     ("abstract", net::abstract_socket),
     ("serve", net::serve),
     ("netlink", netlink::tamper),

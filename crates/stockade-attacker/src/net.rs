@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longest one server is waited for.
-const PATIENCE: Duration = Duration::from_millis(1500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
 
 fn address(text: &str) -> Result<SocketAddr, crate::tell::Refusal> {
     text.parse().map_err(|_| crate::tell::Refusal {
@@ -135,7 +135,7 @@ pub(crate) fn udp(args: &Args) {
 }
 
 /// The name server this machine is told to ask.
-fn system_resolver() -> Option<SocketAddr> {
+pub(crate) fn system_resolver() -> Option<SocketAddr> {
     let text = fs::read_to_string("/etc/resolv.conf").ok()?;
     let server = text.lines().find_map(|line| line.strip_prefix("nameserver"))?;
     Some(SocketAddr::new(server.trim().parse().ok()?, 53))
@@ -174,7 +174,7 @@ fn answer(packet: &[u8]) -> Result<Ipv4Addr, crate::tell::Refusal> {
     Ok(Ipv4Addr::new(record[10], record[11], record[12], record[13]))
 }
 
-fn look_up(name: &str, server: SocketAddr, stream: bool) -> Result<Ipv4Addr, crate::tell::Refusal> {
+pub(crate) fn look_up(name: &str, server: SocketAddr, stream: bool) -> Result<Ipv4Addr, crate::tell::Refusal> {
     let packet = question(name);
     let mut buffer = vec![0; 1500];
     if stream {

@@ -23,6 +23,8 @@ use tokio::{
 
 use crate::{
     ask,
+    broker::Withheld,
+    lend,
     lookup::{Found, judge},
     session::{Denial, Session, settle},
     traffic::{Cut, Entry, Reserved, Severed, Spent, Tab, Tap, Tolled, Way, charged, reserve, settle as settle_bytes},
@@ -222,6 +224,10 @@ impl Door<'_> {
         let verdict = self.session.evaluate(&action).verdict;
         if verdict == Verdict::Deny {
             return Err(Shut::Refused(self.session.refuse(action).await));
+        }
+        if let Some(Withheld { rule, reason }) = lend::withheld_name(self.session, &self.host) {
+            let refused = self.session.refuse_because(action, &rule, &reason);
+            return Err(Shut::Refused(refused.await));
         }
         if self.session.trial.is_on() {
             return Err(Shut::Refused(self.session.trial.would_allow(&action)));

@@ -6,12 +6,13 @@ use http::{HeaderMap, request::Parts};
 use serde_json::json;
 use stockade_domain::{Action, ActionKind, Outcome};
 use stockade_gate::kind;
+use stockade_policy::Host;
 use stockade_ports::{InternalBody, InternalResponse};
 
 use crate::{
     ask,
     broker::{Leaving, Withheld},
-    credentials::{CredentialFault, CredentialUse, Destination, ScannedBody, ScrubbedBody, admissible},
+    credentials::{CredentialFault, CredentialUse, Destination, ScannedBody, ScrubbedBody, admissible, refuse_in_name},
     session::{Denial, Session, settle},
 };
 
@@ -48,6 +49,13 @@ pub(crate) async fn lend(session: &Arc<Session>, leaving: &Leaving<'_>, head: &m
             Err(withheld(&fault))
         }
     }
+}
+
+/// Why a name is neither looked up nor connected to, where it holds a placeholder.
+pub(crate) fn withheld_name(session: &Session, host: &Host) -> Option<Withheld> {
+    session.credentials.as_ref()?;
+    let fault = refuse_in_name(host.name()?.as_str()).err()?;
+    Some(withheld(&fault))
 }
 
 /// A request's body, ended where a placeholder stands in it.

@@ -88,10 +88,10 @@ impl Lookup {
         for record in answer.as_lookup().answers() {
             if let RData::CNAME(alias) = &record.data {
                 let text = alias.0.to_ascii();
-                let harmless = Host::parse(&text).is_ok_and(|host| host.name().is_some_and(|n| !is_infrastructure(n)));
                 // Underscores and the like are no business of ours unless they hide infrastructure.
-                let judged = Host::parse(&text).is_ok();
-                if judged && !harmless {
+                let Ok(host) = Host::parse(&text) else { continue };
+                let harmless = |name: &HostName| !is_infrastructure(name) && rules.barred(name).is_none();
+                if !host.name().is_some_and(harmless) {
                     return Found::Refused(vec![("alias", json!(text))]);
                 }
             }

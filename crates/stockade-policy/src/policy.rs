@@ -176,6 +176,9 @@ impl Policy {
         if let Some(refused) = refused_by_evidence(action, &asked.host, asked.port) {
             return refused;
         }
+        if let Some(refused) = self.barred_alias(action) {
+            return refused;
+        }
         let question = asked.question();
         let judged = names_behind(action, &asked.host)
             .iter()
@@ -218,6 +221,12 @@ impl Policy {
             }
             _ => judged.verdict,
         }
+    }
+
+    /// A name that this one stands for, where a rule denies it.
+    fn barred_alias(&self, action: &Action) -> Option<PolicyVerdict> {
+        let alias = text(action, "alias").and_then(|alias| Host::parse(alias).ok())?;
+        self.egress.barred(alias.name()?)
     }
 
     /// An address that the name led to, where the Guard refused it.

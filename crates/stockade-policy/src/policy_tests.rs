@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use stockade_domain::{AddressException, AgentKind, Rule, RuleMatch, RuleVerdict};
+use stockade_domain::{AddressException, AgentKind, EgressRule, Rule, RuleMatch, RuleVerdict};
 
 use super::*;
 
@@ -296,6 +296,25 @@ fn an_alias_into_infrastructure_is_refused() {
     assert_eq!(ask("cdn.example.net"), "+ env.full");
     assert_eq!(ask("metadata.google.internal"), "- stockade.infrastructure_name");
     assert_eq!(ask("not a name"), "- stockade.infrastructure_name");
+}
+
+#[test]
+fn an_alias_of_a_name_that_a_rule_denies_is_refused() {
+    let mut environment = environment(NetworkLevel::Custom, &["a.example.com"]);
+    let mut barred = EgressRule::hosts(RuleVerdict::Deny, &["*.example.net"]);
+    barred.name = Some("barred".to_owned());
+    // What is denied in part may be an alias: the request itself says no more than the open name.
+    let mut partly = EgressRule::hosts(RuleVerdict::Deny, &["partly.example.org"]);
+    partly.methods = vec!["PUT".to_owned()];
+    environment.egress = vec![barred, partly];
+    let policy = Policy::compile(&agent(Vec::new()), &environment).unwrap();
+    let ask = |alias: &str| {
+        let action = json!({ "host": "a.example.com", "port": 443, "protocol": "tls", "alias": alias });
+        rule_of(&policy, action)
+    };
+    assert_eq!(ask("cdn.example.net"), "- barred");
+    assert_eq!(ask("partly.example.org"), "+ env.custom:a.example.com");
+    assert_eq!(ask("cdn.example.org"), "+ env.custom:a.example.com");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Servers of the host that no sandbox may reach, and that count who did.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     os::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr as UnixAddr, UnixListener as StdUnixListener},
@@ -13,14 +13,17 @@ use std::{
     },
 };
 
-use stockade_ports::{Clock as _, SystemClock, Witness};
+use stockade_ports::{Clock as _, Secrets, SystemClock, Witness};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, UdpSocket, UnixListener},
     task::JoinSet,
 };
 
-use crate::{RedTeamError, prepare};
+use crate::{
+    RedTeamError, prepare,
+    world::{Known, World, Zone},
+};
 
 /// The one name the red team's environment opens: what is allowed has to work, or a denial is luck.
 pub const TWIN_HOST: &str = "allowed.redteam.test";
@@ -44,7 +47,6 @@ struct Counters {
     udp: AtomicU64,
     unix: AtomicU64,
     twin: AtomicU64,
-    asked: Mutex<Vec<String>>,
 }
 
 /// Servers on the host's loopback, in its abstract namespace and on paths, and a name server.
@@ -54,6 +56,8 @@ pub struct Canaries {
     udp: Vec<SocketAddr>,
     twin: SocketAddr,
     nameserver: SocketAddr,
+    world: Arc<World>,
+    road: SocketAddr,
     abstract_name: String,
     counters: Arc<Counters>,
     tasks: Mutex<JoinSet<()>>,
@@ -89,10 +93,11 @@ impl Canaries {
         let listener = TcpListener::bind((TWIN_ADDRESS, 0)).await.map_err(prepare(what))?;
         let twin = listener.local_addr().map_err(prepare(what))?;
         tasks.spawn(greet(listener, token.clone(), Arc::clone(&counters), |c| &c.twin));
-        let what = "the name server";
-        let socket = UdpSocket::bind("127.0.0.1:0").await.map_err(prepare(what))?;
-        let nameserver = socket.local_addr().map_err(prepare(what))?;
-        tasks.spawn(answer(socket, Arc::clone(&counters)));
+        let zone = Arc::new(Zone::default());
+        zone.set(TWIN_HOST, Known::At(vec![TWIN_ADDRESS.into()]));
+        let nameserver = zone.serve(&mut tasks).await?;
+        let world = World::start(Arc::clone(&zone), &mut tasks).await?;
+        let road = world.road(&mut tasks).await?;
         let abstract_name = format!("stockade-redteam-{token}");
         let address = UnixAddr::from_abstract_name(&abstract_name).map_err(prepare("an abstract socket"))?;
         let listener = StdUnixListener::bind_addr(&address).map_err(prepare("an abstract socket"))?;
@@ -103,6 +108,8 @@ impl Canaries {
             udp,
             twin,
             nameserver,
+            world,
+            road,
             abstract_name,
             counters,
             tasks: Mutex::new(tasks),
@@ -119,6 +126,39 @@ impl Canaries {
     #[must_use]
     pub fn twin_port(&self) -> u16 {
         self.twin.port()
+    }
+
+    /// Where a connection of the Guard's to an address is to be led: to the server that plays it. Whatever nobody
+    /// plays ends in a sink, so that nothing leaves this host.
+    #[must_use]
+    pub fn place(&self, address: SocketAddr) -> SocketAddr {
+        if address == self.twin || self.tcp.contains(&address) {
+            return address;
+        }
+        self.world.place(address)
+    }
+
+    /// A way past every Guard: it takes `HOST PORT` and a line break, looks the host up, dials what it finds and
+    /// carries bytes. Controls go over it.
+    #[must_use]
+    pub fn road(&self) -> SocketAddr {
+        self.road
+    }
+
+    /// The secret that the Guard is to put into requests while it is attacked.
+    #[must_use]
+    pub fn secrets(&self) -> Arc<dyn Secrets> {
+        self.world.secrets()
+    }
+
+    /// The authority of the servers in DER, for the Guard to believe.
+    #[must_use]
+    pub fn authority(&self) -> Vec<u8> {
+        self.world.authority().to_vec()
+    }
+
+    pub(crate) fn world(&self) -> &Arc<World> {
+        &self.world
     }
 
     /// What every server says and every planted file holds.
@@ -148,13 +188,11 @@ impl Canaries {
 
     /// Who came to those that must not be reached.
     pub(crate) fn seen(&self) -> Hits {
-        let leaked = |name: &&String| name.ends_with(LEAK_ZONE);
-        let asked = self.counters.asked.lock().unwrap_or_else(PoisonError::into_inner);
         Hits {
             tcp: self.counters.tcp.load(Ordering::SeqCst),
             udp: self.counters.udp.load(Ordering::SeqCst),
             unix: self.counters.unix.load(Ordering::SeqCst),
-            names: asked.iter().filter(leaked).count() as u64,
+            names: self.world.zone.asked(LEAK_ZONE),
         }
     }
 
@@ -215,93 +253,5 @@ async fn echo(socket: UdpSocket, counters: Arc<Counters>) {
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         counters.udp.fetch_add(1, Ordering::SeqCst);
         let _ = socket.send_to(&buffer[..length], from).await;
-    }
-}
-
-/// A name server (RFC 1035) that knows two names and remembers every question.
-async fn answer(socket: UdpSocket, counters: Arc<Counters>) {
-    let mut buffer = [0; 1500];
-    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-        let Some((name, kind, end)) = question(&buffer[..length]) else {
-            continue;
-        };
-        counters
-            .asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(name.clone());
-        let _ = socket.send_to(&reply(&buffer[..end], &name, kind), from).await;
-    }
-}
-
-/// The name asked for, the record type, and where the question ends.
-fn question(packet: &[u8]) -> Option<(String, u16, usize)> {
-    let mut labels = Vec::new();
-    let mut at = 12;
-    loop {
-        let length = usize::from(*packet.get(at)?);
-        at += 1;
-        if length == 0 {
-            break;
-        }
-        labels.push(String::from_utf8_lossy(packet.get(at..at + length)?).to_lowercase());
-        at += length;
-    }
-    let kind = u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]);
-    packet.get(at + 3)?;
-    Some((labels.join("."), kind, at + 4))
-}
-
-fn reply(asked: &[u8], name: &str, kind: u16) -> Vec<u8> {
-    let known: Option<IpAddr> = if name == TWIN_HOST {
-        Some(TWIN_ADDRESS.into())
-    } else if name.ends_with(LEAK_ZONE) {
-        Some(Ipv4Addr::LOCALHOST.into())
-    } else {
-        None
-    };
-    let mut packet = asked.to_vec();
-    // An answer, recursion available, the code; one question, answers, nothing else.
-    packet[2] |= 0x84;
-    packet[3] = 0x80 | if known.is_some() { 0 } else { 3 };
-    let record = match known {
-        Some(IpAddr::V4(address)) if kind == 1 => Some(address),
-        _ => None,
-    };
-    packet[4..12].copy_from_slice(&[0, 1, 0, u8::from(record.is_some()), 0, 0, 0, 0]);
-    if let Some(address) = record {
-        // The name by reference, type A, class IN, no time to live, four bytes.
-        packet.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
-        packet.extend(address.octets());
-    }
-    packet
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asks(name: &str) -> Vec<u8> {
-        let mut packet = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
-        for label in name.split('.') {
-            packet.push(u8::try_from(label.len()).unwrap());
-            packet.extend(label.bytes());
-        }
-        packet.extend([0, 0, 1, 0, 1]);
-        packet
-    }
-
-    #[test]
-    fn the_name_server_knows_the_allowed_name_and_no_other() {
-        let packet = asks("Allowed.Redteam.test");
-        let (name, kind, end) = question(&packet).unwrap();
-        assert_eq!((name.as_str(), kind, end), (TWIN_HOST, 1, packet.len()));
-        let known = reply(&packet, &name, kind);
-        assert_eq!((known[3] & 15, known[7]), (0, 1));
-        assert_eq!(known[known.len() - 4..], TWIN_ADDRESS.octets());
-        let packet = asks("pypi.org");
-        let unknown = reply(&packet, "pypi.org", 1);
-        assert_eq!((unknown[3] & 15, unknown[7]), (3, 0));
-        assert!(question(&packet[..20]).is_none(), "half a question is none");
     }
 }

@@ -11,16 +11,22 @@ use stockade_ports::{
     SystemClock, Witness, prove,
     sandbox::{Check, Kernel},
 };
-use tokio::{process::Child, sync::Mutex};
+use tokio::{
+    process::Child,
+    sync::{Mutex, OnceCell},
+};
 
 use crate::{
     RedTeamError,
     canary::{Canaries, TWIN_ADDRESS, TWIN_HOST},
+    capture::{Capture, Counts},
+    ferry::Ferry,
     inside::{Call, Inside},
     outside,
     plant::Plants,
     prepare,
     told::Told,
+    world::realm,
 };
 
 /// Limits of the sandboxes whose limits are attacked: small, so that reaching them is quick and
@@ -77,6 +83,10 @@ pub(crate) struct Field {
     pub(crate) root: bool,
     pub(crate) target: Arc<Inside>,
     pub(crate) neighbour: Arc<Inside>,
+    /// A sandbox in the red team's own environment; the neighbour is in it as well.
+    pub(crate) realm: Arc<Inside>,
+    ferries: OnceCell<Result<(Ferry, Ferry), String>>,
+    capture: OnceCell<Option<Mutex<Capture>>>,
     pub(crate) proved: Vec<Check>,
     /// A process of the host's with the token in its environment and its command line.
     pub(crate) victim: Child,
@@ -102,8 +112,10 @@ impl Field {
         let claims = Mutex::new(());
         let limits = parts.spec.environment.limits;
         let rootfs = || parts.rootfs.clone();
-        let (target, proved) = provision(&parts, &plants, &claims, rootfs(), limits).await?;
-        let (neighbour, _) = provision(&parts, &plants, &claims, rootfs(), limits).await?;
+        let spec = realm(parts.spec.clone());
+        let (target, proved) = provision(&parts, &parts.spec, &plants, &claims, rootfs(), limits).await?;
+        let (neighbour, _) = provision(&parts, &spec, &plants, &claims, rootfs(), limits).await?;
+        let (realm, _) = provision(&parts, &spec, &plants, &claims, rootfs(), limits).await?;
         Ok(Self {
             parts,
             plants,
@@ -111,6 +123,9 @@ impl Field {
             root,
             target: Arc::new(target),
             neighbour: Arc::new(neighbour),
+            realm: Arc::new(realm),
+            ferries: OnceCell::new(),
+            capture: OnceCell::new(),
             proved,
             victim,
             claims,
@@ -124,7 +139,15 @@ impl Field {
 
     /// One more, made of something else.
     pub(crate) async fn sandbox_of(&self, rootfs: RootFs, limits: SandboxLimits) -> Result<Inside, RedTeamError> {
-        let (inside, _) = provision(&self.parts, &self.plants, &self.claims, rootfs, limits).await?;
+        let (inside, _) = provision(
+            &self.parts,
+            &self.parts.spec,
+            &self.plants,
+            &self.claims,
+            rootfs,
+            limits,
+        )
+        .await?;
         Ok(inside)
     }
 
@@ -136,6 +159,28 @@ impl Field {
         self.target.end().await;
         self.target = Arc::new(self.sandbox(self.parts.spec.environment.limits).await?);
         Ok(())
+    }
+
+    /// The ferries in the realm and where nothing stops them; they are started when first asked for.
+    pub(crate) async fn ferries(&self) -> Result<(&Ferry, &Ferry), String> {
+        let started = self.ferries.get_or_init(|| async {
+            let inside = Ferry::inside(&self.realm).await?;
+            Ok((inside, Ferry::outside(self)?))
+        });
+        match started.await {
+            Ok((inside, outside)) => Ok((inside, outside)),
+            Err(why) => Err(why.clone()),
+        }
+    }
+
+    /// Packets of this host that have held the attackers' word so far; nothing where nobody may look.
+    pub(crate) async fn packets(&self) -> Option<Counts> {
+        let begin = || async {
+            let word = &self.parts.canaries.world().words().stray;
+            Capture::begin(self, word).await.map(Mutex::new)
+        };
+        let capture = self.capture.get_or_init(begin).await.as_ref()?;
+        capture.lock().await.counts().await
     }
 
     /// The attacker where nothing stops it.
@@ -182,7 +227,9 @@ impl Field {
 
     pub(crate) async fn clear(mut self) {
         self.target.end().await;
+        drop((self.ferries.take(), self.capture.take()));
         self.neighbour.end().await;
+        self.realm.end().await;
         let _ = self.victim.kill().await;
     }
 }
@@ -194,6 +241,7 @@ fn victim_token(token: &str) -> String {
 
 async fn provision(
     parts: &Parts,
+    spec: &RunSpec,
     plants: &Plants,
     claims: &Mutex<()>,
     rootfs: RootFs,
@@ -202,10 +250,10 @@ async fn provision(
     let (run, lease) = {
         // The oldest run is claimed first; between creating and claiming there must be no other.
         let _one = claims.lock().await;
-        throwaway(parts).await?
+        throwaway(parts, spec.clone()).await?
     };
     let wrong = |error: &dyn std::fmt::Display| RedTeamError::Sandbox(error.to_string());
-    let spec = SandboxSpec {
+    let wanted = SandboxSpec {
         rootfs,
         limits,
         workspace: Some(plants.scratch.join("workspace")),
@@ -213,7 +261,7 @@ async fn provision(
         agents_dir: Some(plants.scratch.join("agents")),
         ..SandboxSpec::plain(run.id)
     };
-    let mut fresh = parts.sandbox.create(spec).await.map_err(|e| wrong(&e))?;
+    let mut fresh = parts.sandbox.create(wanted).await.map_err(|e| wrong(&e))?;
     let boundary = fresh.take_boundary();
     let boundary = boundary.ok_or_else(|| wrong(&"the sandbox has no boundary"))?;
     let session = parts.egress.guard(&run, lease, boundary).await.map_err(|e| wrong(&e))?;
@@ -234,8 +282,7 @@ async fn provision(
 }
 
 /// A run nobody drives, for the Guard to ask about.
-async fn throwaway(parts: &Parts) -> Result<(Run, stockade_ports::Lease), RedTeamError> {
-    let mut spec = parts.spec.clone();
+async fn throwaway(parts: &Parts, mut spec: RunSpec) -> Result<(Run, stockade_ports::Lease), RedTeamError> {
     let policy = Policy::compile(&spec.agent, &spec.environment).map_err(prepare("a policy"))?;
     spec.policy_version = policy.version();
     let clock = SystemClock;

@@ -96,6 +96,19 @@ pub(crate) fn below(dir: &Path, depth: u32, text: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Regular files so many levels below a directory, with what is in them.
+pub(crate) fn files_below(dir: &Path, depth: u32) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && depth > 1 => found.extend(files_below(&entry.path(), depth - 1)),
+            Ok(kind) if kind.is_file() => found.extend(fs::read(entry.path()).map(|bytes| (entry.path(), bytes))),
+            _ => {}
+        }
+    }
+    found
+}
+
 /// Waits until something is so, for a while; says whether it became so.
 pub(crate) async fn eventually(patience: Duration, mut so: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();

@@ -11,6 +11,9 @@
 //! |---|---|
 //! | `field` | the sandboxes, what is planted around them, runs for them |
 //! | `canary` | servers that must not be reached, the name server that must not be asked |
+//! | `world` | what stands behind the names the Guard is asked for |
+//! | `ferry`, `talk`, `hello` | what is said from inside, and over the open road |
+//! | `capture` | packets that left the host's side of a boundary |
 //! | `shelf` | a registry with images an attacker made |
 //! | `plant` | files that must not change and must not be read |
 //! | `inside`, `outside` | the attacker on both sides, and what it told |
@@ -20,8 +23,11 @@
 //! | `surface` | the kernel-surface score, and that of other sandboxes |
 
 mod canary;
+mod capture;
 mod cases;
+mod ferry;
 mod field;
+mod hello;
 mod host;
 mod inside;
 mod judge;
@@ -31,7 +37,9 @@ mod plant;
 mod report;
 mod shelf;
 mod surface;
+mod talk;
 mod told;
+mod world;
 
 use std::{sync::Arc, time::Instant};
 

@@ -12,8 +12,14 @@ pub enum Group {
     Filesystem,
     /// Other processes, rights.
     Process,
-    /// Servers and names.
+    /// Servers, and what connections mean.
     Network,
+    /// Names.
+    Dns,
+    /// Encrypted connections.
+    Tls,
+    /// Secrets of the operator's.
+    Credentials,
     /// Ways out of containers that have worked before.
     Escape,
     /// More than its share.
@@ -24,10 +30,13 @@ pub enum Group {
 
 impl Group {
     /// All groups in the order of the table.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Filesystem,
         Self::Process,
         Self::Network,
+        Self::Dns,
+        Self::Tls,
+        Self::Credentials,
         Self::Escape,
         Self::Resources,
         Self::Leftovers,
@@ -40,6 +49,9 @@ impl Group {
             Self::Filesystem => "filesystem",
             Self::Process => "process",
             Self::Network => "network",
+            Self::Dns => "dns",
+            Self::Tls => "tls",
+            Self::Credentials => "credentials",
             Self::Escape => "escape",
             Self::Resources => "resources",
             Self::Leftovers => "leftovers",

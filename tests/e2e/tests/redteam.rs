@@ -36,7 +36,7 @@ fn assert_sound(report: &Value, mode: &str) {
         (&"native".into(), &mode.into())
     );
     assert_eq!(backend["left_out"], 0);
-    assert!(cases(report).count() >= 59, "{}", cases(report).count());
+    assert!(cases(report).count() >= 97, "{}", cases(report).count());
     for case in cases(report) {
         if let Some(excuse) = case["excuse"].as_str() {
             assert!(LISTED.contains(&excuse), "{excuse} is not listed");

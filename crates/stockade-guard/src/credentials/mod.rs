@@ -44,6 +44,7 @@ pub use fetch::{Fetch, FetchError};
 pub use github::Repository;
 pub use host::{HostDoor, HostLogin, HostLoginParts};
 pub(crate) use own::OwnRequests;
+pub(crate) use placeholder::refuse_in_name;
 pub use placeholder::{BodyScan, MARKER, Place, Placeholder};
 pub use run::{CredentialUse, RunCredentials, RunCredentialsParts};
 pub use scrub::{REDACTED, Scrubber, admissible};

@@ -56,6 +56,8 @@ impl Placeholder {
 /// A part of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
+    /// The name of the host.
+    Name,
     /// Path or query.
     Target,
     /// A header, by its name; a trailer as well.
@@ -67,6 +69,7 @@ pub enum Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Name => f.write_str("host name"),
             Self::Target => f.write_str("target"),
             Self::Header(name) => write!(f, "header '{name}'"),
             Self::Body => f.write_str("body"),
@@ -139,6 +142,14 @@ fn without_json_escapes(text: &[u8]) -> Option<Vec<u8>> {
         }
     }
     (bytes.len() != text.len()).then_some(bytes)
+}
+
+/// Refuses a host name that holds a placeholder: looking it up would tell it to name servers.
+pub(crate) fn refuse_in_name(name: &str) -> Result<(), CredentialFault> {
+    match holds(name.as_bytes()) {
+        true => Err(CredentialFault::Placeholder(Place::Name)),
+        false => Ok(()),
+    }
 }
 
 /// Refuses a request's head that holds a placeholder; `except` is a header that is judged apart.

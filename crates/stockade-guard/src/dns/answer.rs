@@ -8,7 +8,7 @@ use hickory_proto::{
 };
 use stockade_policy::{Fault, Host, HostName, egress::PROXY_HOST};
 
-use crate::{ask, session::Session};
+use crate::{ask, lend, session::Session};
 
 /// How long a client may keep an answer, in seconds. Pins outlive it; a denial is not cached.
 const TTL: u32 = 30;
@@ -73,6 +73,11 @@ async fn judge(session: &Session, query: &Query) -> Verdict {
     }
     if !internal && let Some(refused) = session.tunnelled(&name, &action(name.as_str())) {
         session.refuse(refused).await;
+        return Verdict::Denied;
+    }
+    if let Some(withheld) = lend::withheld_name(session, &Host::Name(name.clone())) {
+        let refused = session.refuse_because(action(name.as_str()), &withheld.rule, &withheld.reason);
+        refused.await;
         return Verdict::Denied;
     }
     if kind != RecordType::A {

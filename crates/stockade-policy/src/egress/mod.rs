@@ -296,6 +296,19 @@ impl EgressRules {
         })
     }
 
+    /// What a rule that denies a name whatever is asked of it says: also where it is another name's alias.
+    pub fn barred(&self, name: &HostName) -> Option<PolicyVerdict> {
+        let question = Question {
+            port: None,
+            protocol: Protocol::Dns,
+            request: None,
+        };
+        match self.rules.judge(&Host::Name(name.clone()), &question) {
+            Ruling::Rule(rule) if rule.denies() => Some(self.said_by(rule)),
+            _ => None,
+        }
+    }
+
     fn said_by(&self, rule: &CompiledRule) -> PolicyVerdict {
         let said = match rule.rule.verdict {
             RuleVerdict::Allow => Verdict::Allow,

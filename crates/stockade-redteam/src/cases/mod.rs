@@ -4,10 +4,18 @@ mod bomb;
 mod escape;
 mod files;
 mod images;
+mod kept;
+mod leads;
 mod leftovers;
+mod lent;
+mod names;
 mod network;
+mod plan;
 mod process;
+mod reach;
+mod requests;
 mod resources;
+mod secure;
 
 use std::pin::Pin;
 
@@ -39,6 +47,13 @@ pub(crate) fn all() -> Vec<&'static Case> {
         images::CASES,
         process::CASES,
         network::CASES,
+        reach::CASES,
+        requests::CASES,
+        names::CASES,
+        leads::CASES,
+        secure::CASES,
+        lent::CASES,
+        kept::CASES,
         escape::CASES,
         resources::CASES,
         leftovers::CASES,

@@ -8,7 +8,7 @@ use crate::{
     field::Field,
     inside::{Call, Inside},
     judge::{Sighting, Trial},
-    report::Group::Network,
+    report::Group::{Dns, Network},
 };
 
 /// Where the neighbour listens inside its own sandbox.
@@ -77,7 +77,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         id: "A-DN-01",
-        group: Network,
+        group: Dns,
         tried: "carry data out in names: the resolver, public resolvers and the host's, by datagram and stream",
         expected: "no question reaches the name server; the Guard's denial",
         run: |field, target| Box::pin(names(field, target)),

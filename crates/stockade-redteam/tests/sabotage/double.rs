@@ -20,7 +20,12 @@ use stockade_ports::{
     sim::{MemoryStore, samples},
 };
 use stockade_redteam::{Canaries, twin};
-use tokio::{io::AsyncReadExt as _, process::Command, sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::Command,
+    sync::mpsc,
+    time::timeout,
+};
 
 /// What a double lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +36,16 @@ pub(crate) enum Missing {
     Filter,
     /// The same with the host's network.
     Boundary,
+    /// The same again, with a Guard that looks up every name and forwards everything.
+    Judgement,
 }
 
 /// Makes sandboxes that lack something, and says they lack nothing.
 pub(crate) struct Double {
     missing: Missing,
     dir: PathBuf,
+    /// What the attacker's ferry is told where the Guard forwards everything.
+    road: [String; 2],
     made: Arc<Made>,
 }
 
@@ -48,10 +57,16 @@ struct Made {
 }
 
 impl Double {
-    pub(crate) fn sandbox(missing: Missing, dir: &Path) -> Arc<dyn Sandbox> {
-        let dir = dir.to_owned();
-        let made = Arc::default();
-        Arc::new(Self { missing, dir, made })
+    pub(crate) fn sandbox(missing: Missing, dir: &Path, canaries: &Canaries) -> Arc<dyn Sandbox> {
+        Arc::new(Self {
+            missing,
+            dir: dir.to_owned(),
+            road: [
+                format!("through={}", canaries.road()),
+                format!("resolver={}", canaries.nameserver()),
+            ],
+            made: Arc::default(),
+        })
     }
 }
 
@@ -109,6 +124,7 @@ impl Sandbox for Double {
             dir,
             agents: spec.agents_dir.expect("agents"),
             base: spec.base_git.expect("a base"),
+            road: self.road.clone(),
             made: Arc::clone(&self.made),
         }))))
     }
@@ -125,6 +141,7 @@ struct Inside {
     dir: PathBuf,
     agents: PathBuf,
     base: PathBuf,
+    road: [String; 2],
     made: Arc<Made>,
 }
 
@@ -238,6 +255,9 @@ impl Inside {
         command.arg("--ro-bind").arg(&self.base).arg("/run/stockade/base.git");
         command.args(["--chdir", request.cwd.as_deref().unwrap_or("/workspace")]);
         command.args(&request.argv);
+        if self.missing == Missing::Judgement && request.argv.get(1).is_some_and(|attack| attack == "ferry") {
+            command.args(&self.road);
+        }
         command
     }
 }
@@ -252,7 +272,8 @@ impl SandboxHandle for Handle {
         let mut command = self.0.command(&request);
         command
             .process_group(0)
-            .stdin(Stdio::null())
+            .kill_on_drop(request.stdin)
+            .stdin(if request.stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| SandboxError::Inside {
@@ -261,7 +282,16 @@ impl SandboxHandle for Handle {
         })?;
         self.0.made.groups.lock().expect("unpoisoned").extend(child.id());
         let (sender, output) = mpsc::channel(16);
-        let (stdin, _) = mpsc::channel(1);
+        let (stdin, mut words) = mpsc::channel::<Bytes>(16);
+        if let Some(mut input) = child.stdin.take() {
+            tokio::spawn(async move {
+                while let Some(bytes) = words.recv().await {
+                    if input.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
         let (control, _) = Control::channel();
         tokio::spawn(async move {
             let mut stdout = child.stdout.take().expect("piped");

@@ -13,7 +13,7 @@ async fn attacked(missing: Missing) -> BackendReport {
     let canaries = Canaries::start().await.unwrap();
     let (store, spec) = double::run(&canaries);
     let parts = Parts {
-        sandbox: Double::sandbox(missing, dir.path()),
+        sandbox: Double::sandbox(missing, dir.path(), &canaries),
         egress: double::egress(),
         store,
         spec,
@@ -102,4 +102,37 @@ async fn with_an_open_boundary_the_network_cases_fail() {
     );
     let groups: BTreeSet<_> = report.cases.iter().map(|case| case.group.name()).collect();
     assert_eq!(groups.len(), Group::ALL.len());
+}
+
+/// A Guard that answers, dials and carries: everything a boundary is there to refuse gets through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_guard_that_forwards_everything_names_tls_and_credentials_fail() {
+    let report = attacked(Missing::Judgement).await;
+    let judged: Vec<_> = report
+        .cases
+        .iter()
+        .filter(|case| case.inside.iter().any(|attempt| attempt.got) || case.host.iter().any(|seen| !seen.ok))
+        .map(|case| case.id.as_str())
+        .collect();
+    let network = [
+        "A-NW-04", "A-NW-05n", "A-NW-06", "A-NW-08", "A-NW-11", "A-NW-12", "A-NW-13", "A-NW-14", "A-NW-15",
+    ];
+    let names = [
+        "A-DN-02", "A-DN-04", "A-DN-05", "A-DN-06", "A-DN-07", "A-DN-08", "A-DN-09", "A-DN-10",
+    ];
+    let tls = [
+        "A-TL-01", "A-TL-02", "A-TL-03", "A-TL-03f", "A-TL-04", "A-TL-06", "A-TL-09", "A-TL-11",
+    ];
+    let credentials = ["A-CR-01", "A-CR-01e", "A-CR-01n", "A-CR-02", "A-CR-11", "A-CR-10"];
+    for ids in [&network[..], &names, &tls, &credentials] {
+        assert_all(&report, ids, Verdict::Failed);
+    }
+    // Nothing of the four groups passes where the Guard forwards everything, but those that are not the Guard's.
+    let groups = [Group::Network, Group::Dns, Group::Tls, Group::Credentials];
+    let mine = report.cases.iter().filter(|case| groups.contains(&case.group));
+    let passed: Vec<_> = mine
+        .filter(|case| case.verdict == Verdict::Passed)
+        .map(|case| &case.id)
+        .collect();
+    assert!(passed.is_empty(), "{passed:?} pass, {judged:?} were noticed");
 }

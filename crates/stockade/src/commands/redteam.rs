@@ -1,11 +1,13 @@
 //! `stockade redteam`: attacks the sandboxes of this installation, with a control for every attack.
 
 use std::{
-    fs,
+    fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use async_trait::async_trait;
 use stockade_bus::InProcessBus;
 use stockade_domain::{Environment, RunSpec};
 use stockade_gate::{
@@ -13,7 +15,7 @@ use stockade_gate::{
     model::{ModelDoor, PriceTable},
 };
 use stockade_gateway::llm::LlmGateway;
-use stockade_guard::{Guard, GuardConfig};
+use stockade_guard::{Dial, Guard, GuardConfig};
 use stockade_policy::Policy;
 use stockade_ports::{Clock as _, ModelProvider, RootFs, Sandbox, Store, SystemClock};
 use stockade_redteam::{
@@ -21,6 +23,7 @@ use stockade_redteam::{
     unconfined,
 };
 use stockade_store::SqliteStore;
+use tokio::net::TcpStream;
 
 use crate::{
     backends,
@@ -148,7 +151,7 @@ fn spec(settings: &Settings, environment: Environment, backend: &str) -> anyhow:
 }
 
 /// The installation's Guard behind a gate of its own, asking the red team's name server.
-fn guard(store: &Arc<dyn Store>, canaries: &Canaries) -> anyhow::Result<Guard> {
+fn guard(store: &Arc<dyn Store>, canaries: &Arc<Canaries>) -> anyhow::Result<Guard> {
     let gate = Gate::new(
         Arc::clone(store),
         Arc::new(InProcessBus::default()),
@@ -158,10 +161,23 @@ fn guard(store: &Arc<dyn Store>, canaries: &Canaries) -> anyhow::Result<Guard> {
     let door = ModelDoor::new(gate.clone(), Gated::<kind::Model, _>::new(provider), PriceTable::free());
     let config = GuardConfig {
         nameservers: vec![canaries.nameserver()],
+        extra_roots: vec![canaries.authority().into()],
         ..GuardConfig::default()
     };
     let guard = Guard::new(gate, Arc::new(LlmGateway::new(door)), config);
-    Ok(guard.map_err(|error| Complaint::unavailable(error.to_string()))?)
+    let guard = guard.map_err(|error| Complaint::unavailable(error.to_string()))?;
+    let world = Arc::new(World(Arc::clone(canaries)));
+    Ok(guard.with_dial(world).with_secrets(canaries.secrets()))
+}
+
+/// What the Guard dials is the red team's: nothing it can be made to do leaves this host.
+struct World(Arc<Canaries>);
+
+#[async_trait]
+impl Dial for World {
+    async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::connect(self.0.place(address)).await
+    }
 }
 
 /// A store for runs nobody will ask about again.

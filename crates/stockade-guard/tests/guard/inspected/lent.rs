@@ -1,5 +1,6 @@
 //! Secrets that the Guard puts into requests, through a vault as an installation has one.
 
+use hickory_proto::{op::ResponseCode, rr::RecordType};
 use http::{HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -22,6 +23,7 @@ async fn bound(kind: serde_json::Value) -> World {
         "paths": ["/authorized", "/head", "/echo", "/ws"], "env": "API_TOKEN",
     }]))
     .unwrap();
+    plan.environment.domains.push("*.wide.example.com".to_owned());
     plan.secrets = vec![("API", SECRET)];
     World::of(plan, Setup::tls(pki.server(&["a.example.com", "b.example.com"]))).await
 }
@@ -109,6 +111,24 @@ async fn a_placeholder_is_refused_anywhere_but_in_its_place() {
         );
     }
     assert!(!world.rig.told(EventType::EgressDenied).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_name_that_holds_a_placeholder_is_not_looked_up() {
+    let world = world().await;
+    let held = placeholder(&world);
+    let (code, _) = world
+        .rig
+        .resolve(&format!("{held}.wide.example.com"), RecordType::A)
+        .await;
+    assert_eq!(code, ResponseCode::NXDomain, "it does not exist inside");
+    let (code, addresses) = world.rig.resolve("b.wide.example.com", RecordType::A).await;
+    assert_eq!((code, addresses.len()), (ResponseCode::NoError, 1), "the control");
+    let denied = world.rig.denied().await;
+    let refused = denied
+        .iter()
+        .any(|line| line.contains("stockade.credential_placeholder"));
+    assert!(refused, "{denied:?}");
 }
 
 #[tokio::test]
