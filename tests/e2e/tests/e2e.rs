@@ -11,6 +11,7 @@ mod bad_input;
 mod bad_requests;
 mod bombs;
 mod canary;
+mod clients;
 mod crash;
 mod credentials;
 mod demo;

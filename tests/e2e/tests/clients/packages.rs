@@ -1,0 +1,31 @@
+//! Package managers, each against a registry with one tiny package.
+
+use super::bench::{Bench, need};
+
+const WORDS: &str = "tiny-pack says REACHED";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pip() {
+    need("/usr/bin/pip3", "python3-pip");
+    let commands = "/usr/bin/pip3 install --target=packages --index-url https://pypi.example.com:$PORT/simple/ tiny-pack
+PYTHONPATH=packages /usr/bin/python3 -c 'import tiny_pack; print(tiny_pack.WORDS)'";
+    Bench::of(commands).await.proves(WORDS, &["x"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn npm() {
+    need("npm", "npm");
+    let commands = "npm install --registry https://npm.example.com:$PORT/npm/ tiny-pack
+node --print 'require(\"tiny-pack\")'";
+    Bench::of(commands).await.proves(WORDS, &["x"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cargo() {
+    let commands = "mkdir -p .cargo src; echo 'fn main() {}' > src/main.rs
+printf '[package]\\nname = \"a\"\\nversion = \"0.1.0\"\\nedition = \"2021\"\\n[dependencies]\\ntiny-pack = \"1\"\\n' > Cargo.toml
+printf '[source.crates-io]\\nreplace-with = \"mirror\"\\n[source.mirror]\\nregistry = \"sparse+https://crates.example.com:%s/index/\"\\n' $PORT > .cargo/config.toml
+chmod +x cargo-program; ./cargo-program vendor; cat vendor/tiny-pack/src/lib.rs";
+    let bench = Bench::with(commands, &[], &[], &[]).await;
+    bench.proves(WORDS, &["x"]).await;
+}
