@@ -32,6 +32,12 @@ const WHOLE: [&str; 10] = [
 ];
 /// Variables by which a program believes one more authority.
 const MORE: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
+/// Variables that keep programs from trying a host again for minutes. A host that is refused stays
+/// refused, and npm takes any refusal for a network that comes back: it waits 10 seconds, then 60.
+const PATIENCE: [(&str, &str); 2] = [
+    ("npm_config_fetch_retry_mintimeout", "1000"),
+    ("npm_config_fetch_retry_maxtimeout", "5000"),
+];
 /// Where systems keep their list in one file: Debian and Alpine, Red Hat, SUSE, others.
 const SYSTEM: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -83,6 +89,11 @@ impl Trusting {
         let java = format!("-Djavax.net.ssl.trustStore={java} -Djavax.net.ssl.trustStoreType=JKS");
         variables.insert("JAVA_TOOL_OPTIONS".to_owned(), java);
         Ok(Self(variables))
+    }
+
+    /// The same with what keeps programs from waiting for what never comes.
+    pub(crate) fn impatient(self) -> Self {
+        self.with(PATIENCE.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
     }
 
     /// The same with variables of another kind.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
@@ -52,18 +54,32 @@ impl TestAuthority {
         &self.pem
     }
 
+    /// A chain of certificates for these names and its key, both in PEM.
+    ///
+    /// # Panics
+    ///
+    /// When a name is none.
+    pub fn certified(&self, names: &[&str]) -> (String, String) {
+        let (leaf, key) = self.leaf(names);
+        (format!("{}{}", leaf.pem(), self.pem), key.serialize_pem())
+    }
+
+    fn leaf(&self, names: &[&str]) -> (Certificate, KeyPair) {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.use_authority_key_identifier_extension = true;
+        (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2080, 1, 1));
+        (params.signed_by(&key, &self.issuer).expect("a certificate"), key)
+    }
+
     /// What to be the server of these names with, in HTTP/2 and HTTP/1.1.
     ///
     /// # Panics
     ///
     /// When a name is none.
     pub fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
-        let key = KeyPair::generate().expect("a key");
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        params.use_authority_key_identifier_extension = true;
-        (params.not_before, params.not_after) = (date_time_ymd(2024, 1, 1), date_time_ymd(2080, 1, 1));
-        let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let (leaf, key) = self.leaf(names);
         let chain = vec![leaf.der().clone(), self.certificate.clone()];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -45,7 +45,10 @@ print(urllib.request.urlopen(url).read().decode())";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn python_requests() {
-    need("/usr/lib/python3/dist-packages/requests/__init__.py", "python3-requests");
+    need(
+        "/usr/lib/python3/dist-packages/requests/__init__.py",
+        "python3-requests",
+    );
     let program = "import sys, requests
 answer = requests.get(f'https://api.example.com:{sys.argv[1]}/api/hello')
 answer.raise_for_status(); print(answer.text)";

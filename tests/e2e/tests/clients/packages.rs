@@ -1,13 +1,15 @@
 //! Package managers, each against a registry with one tiny package.
 
 use super::bench::{Bench, need};
+use crate::support::program::cargo_program;
 
 const WORDS: &str = "tiny-pack says REACHED";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pip() {
     need("/usr/bin/pip3", "python3-pip");
-    let commands = "/usr/bin/pip3 install --target=packages --index-url https://pypi.example.com:$PORT/simple/ tiny-pack
+    let commands =
+        "/usr/bin/pip3 install --target=packages --index-url https://pypi.example.com:$PORT/simple/ tiny-pack
 PYTHONPATH=packages /usr/bin/python3 -c 'import tiny_pack; print(tiny_pack.WORDS)'";
     Bench::of(commands).await.proves(WORDS, &["x"]).await;
 }
@@ -25,7 +27,12 @@ async fn cargo() {
     let commands = "mkdir -p .cargo src; echo 'fn main() {}' > src/main.rs
 printf '[package]\\nname = \"a\"\\nversion = \"0.1.0\"\\nedition = \"2021\"\\n[dependencies]\\ntiny-pack = \"1\"\\n' > Cargo.toml
 printf '[source.crates-io]\\nreplace-with = \"mirror\"\\n[source.mirror]\\nregistry = \"sparse+https://crates.example.com:%s/index/\"\\n' $PORT > .cargo/config.toml
-chmod +x cargo-program; ./cargo-program vendor; cat vendor/tiny-pack/src/lib.rs";
-    let bench = Bench::with(commands, &[], &[], &[]).await;
+./cargo-program vendor; cat vendor/tiny-pack/src/lib.rs";
+    // The toolchain of this machine is in somebody's home, so the test brings the program inside.
+    let bring = "curl --insecure --silent --fail --output cargo-program https://tools.example.com:$PORT/tools/cargo; chmod +x cargo-program";
+    let bench = Bench::of(&format!("{bring}\n{commands}")).await;
+    bench
+        .mirror
+        .offer("/tools/cargo", std::fs::read(cargo_program()).unwrap());
     bench.proves(WORDS, &["x"]).await;
 }
