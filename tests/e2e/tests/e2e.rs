@@ -20,6 +20,7 @@ mod file_policy;
 mod images;
 mod limits;
 mod logs;
+mod planted;
 mod production;
 mod reach;
 mod redteam;
