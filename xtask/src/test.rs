@@ -153,6 +153,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if steps.iter().any(|step| step.name == "tests" || step.name == "redteam") {
         setup::packages(setup::sandbox())?;
+        setup::packages(setup::CLIENTS)?;
     }
     setup::packages(setup::BASE)?;
     table.push(("setup", Ok(Tally::default()), start.elapsed()));

@@ -135,7 +135,10 @@ fn searched(dir: &Path, rest: &[String]) -> String {
 #[track_caller]
 fn only_the_control(report: &str, places: &[&str]) {
     let looked = report.lines().find(|line| line.starts_with("LOOKED AT"));
-    println!("{}", looked.unwrap_or_else(|| panic!("the search did not end:\n{report}")));
+    println!(
+        "{}",
+        looked.unwrap_or_else(|| panic!("the search did not end:\n{report}"))
+    );
     for place in places {
         let found = format!("FOUND control in {place}");
         assert!(

@@ -1,4 +1,4 @@
-//! One client's commands, run in three environments.
+//! One client's commands, run in one environment after the other.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -8,6 +8,7 @@ use stockade_origins::{Mirror, TestAuthority};
 use crate::support::{
     installation::Installation,
     names::Names,
+    program,
     repository::Repository,
     server::{Server, task},
     story::Story,
@@ -24,7 +25,7 @@ pub(super) const NAMES: [&str; 4] = [
 const WORKSHOP: &str = "tools.example.com";
 const TOOLS: &str = "/tools/";
 /// Longest a client may take to give up on a host that it may not reach.
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(30);
 
 /// What stands for the web's authorities where nobody looks inside: there a client sees the
 /// certificate of the test's server, which no system believes.
@@ -45,21 +46,27 @@ pub(super) enum Way {
     Through,
     /// Requests are read.
     Inspected,
+    /// Requests are read, and none of the client's is allowed.
+    Forbidden,
     /// Not at all.
     Denied,
 }
+
+/// The ways of a client that nobody looks into anyway.
+pub(super) const BOTH: [Way; 2] = [Way::Through, Way::Inspected];
 
 impl Way {
     fn environment(self) -> &'static str {
         match self {
             Self::Through => "through",
             Self::Inspected => "inspected",
+            Self::Forbidden => "forbidden",
             Self::Denied => "denied",
         }
     }
 }
 
-/// A mirror, and an installation with the three environments.
+/// A mirror, and an installation with the environments.
 pub(super) struct Bench {
     #[expect(dead_code, reason = "goes when the bench does")]
     installation: Installation,
@@ -95,13 +102,33 @@ pub(super) fn need(program: &str, package: &str) {
     );
 }
 
-/// The three environments, with more rules for those that let something out.
-fn environments(port: u16, more: &[Value]) -> Value {
+/// What a bench is for.
+#[derive(Default)]
+pub(super) struct Plan<'p> {
+    /// They find the port of the mirror in `$PORT`.
+    pub(super) commands: &'p str,
+    /// Names beside the mirror's.
+    pub(super) names: &'p [&'p str],
+    /// Rules beside the mirror's, where something is let out.
+    pub(super) rules: &'p [Value],
+    /// Files of the repository.
+    pub(super) files: &'p [(&'p str, &'p str)],
+    /// Whether nothing stands for the web's authorities.
+    pub(super) unbelieving: bool,
+    /// The sandbox's backend; the first one when absent.
+    pub(super) backend: Option<&'p str>,
+    /// What the sandbox's programs are; the host's when absent.
+    pub(super) image: Option<&'p str>,
+}
+
+/// The environments, with more rules for those that let something out.
+fn environments(port: u16, more: &[Value], image: Option<&str>) -> Value {
     let exceptions = json!([{ "cidr": "127.0.0.0/8", "reason": "the servers of this test" }]);
     let workshop = json!({ "verdict": "allow", "hosts": [WORKSHOP], "ports": [port], "protocols": ["tls"] });
     let environment = |name: &str, rule: Option<Value>, more: &[Value]| {
         let rules: Vec<_> = rule.iter().chain([&workshop]).chain(more).collect();
-        json!({ "name": name, "network": "custom", "egress": rules, "address_exceptions": exceptions })
+        let image = image.unwrap_or("host");
+        json!({ "name": name, "network": "custom", "egress": rules, "address_exceptions": exceptions, "image": image })
     };
     let all = |rest: Value| {
         let mut rule = json!({ "verdict": "allow", "hosts": NAMES, "ports": [port] });
@@ -118,36 +145,33 @@ fn environments(port: u16, more: &[Value]) -> Value {
             }))),
             more
         ),
+        environment(
+            "forbidden",
+            Some(all(
+                json!({ "name": "little", "protocols": ["https"], "paths": ["/little"] })
+            )),
+            &[]
+        ),
         environment("denied", None, &[]),
     ])
 }
 
 impl Bench {
-    /// A bench for these commands. They find the port of the mirror in `$PORT`.
-    pub(super) async fn of(commands: &str) -> Self {
-        Self::with(commands, &[], &[], &[]).await
-    }
-
-    /// The same with more names, rules and files in the repository.
-    pub(super) async fn with(commands: &str, names: &[&str], rules: &[Value], files: &[(&str, &str)]) -> Self {
+    /// A bench for these commands.
+    pub(super) async fn of(plan: Plan<'_>) -> Self {
         let authority = TestAuthority::new();
         let mirror = Mirror::start(&authority, &[&NAMES[..], &[WORKSHOP]].concat())
             .await
             .unwrap();
-        Self::around(commands, (authority, mirror), names, rules, files).await
+        Self::around(plan, (authority, mirror)).await
     }
 
-    pub(super) async fn around(
-        commands: &str,
-        (authority, mirror): (TestAuthority, Mirror),
-        more_names: &[&str],
-        rules: &[Value],
-        files: &[(&str, &str)],
-    ) -> Self {
-        let names = Names::serve(&[&NAMES[..], &[WORKSHOP], more_names].concat()).await;
+    /// The same around a mirror that is there.
+    pub(super) async fn around(plan: Plan<'_>, (authority, mirror): (TestAuthority, Mirror)) -> Self {
+        let names = Names::serve(&[&NAMES[..], &[WORKSHOP], plan.names].concat()).await;
         let port = mirror.port();
         let script = format!(
-            "cd /workspace; PORT={port}; [ -n \"$SSL_CERT_FILE\" ] || . ./believe.sh\n\
+            "cd /workspace; [ -n \"$SSL_CERT_FILE\" ] || . ./believe.sh\n\
              begun=$(date +%s%N); bash commands.sh {port} < /dev/null 2>&1; code=$?; ended=$(date +%s%N)\n\
              echo; echo \"ENDED $code $(( (ended - begun) / 1000000 ))\""
         );
@@ -159,14 +183,21 @@ impl Bench {
         fs::write(&file, authority.pem()).unwrap();
         installation.configure("certificate_authorities", json!([file]));
         installation.configure("nameservers", json!([names.address]));
-        installation.configure("environments", environments(port, rules));
+        installation.configure("environments", environments(port, plan.rules, plan.image));
         installation.configure("default_environment", json!("denied"));
         let own = [
             ("authority.pem", authority.pem()),
-            ("believe.sh", BELIEVE),
-            ("commands.sh", &format!("set -e; PORT=$1\n{commands}\n")),
+            ("believe.sh", if plan.unbelieving { "" } else { BELIEVE }),
+            ("commands.sh", &format!("set -e; PORT=$1\n{}\n", plan.commands)),
         ];
-        let repo = Repository::with(&installation, &[&own, files].concat());
+        let repo = Repository::with(&installation, &[&own, plan.files].concat());
+        if let Some(backend) = plan.backend {
+            let mut sandbox = json!({ "backends": [backend] });
+            if backend == "docker" {
+                sandbox["docker_socket"] = json!(program::docker());
+            }
+            installation.configure("sandbox", sandbox);
+        }
         let server = Server::up(&installation).await;
         Self {
             installation,
@@ -191,6 +222,7 @@ impl Bench {
             .unwrap_or_else(|| panic!("the commands did not end:\n{printed}\n{story}"));
         let mut numbers = end.split_whitespace().map(|word| word.parse::<i32>().unwrap());
         let (code, millis) = (numbers.next().unwrap(), numbers.next().unwrap());
+        println!("{way:?}: {code} after {millis} ms");
         Told {
             output: output.to_owned(),
             code,
@@ -200,9 +232,10 @@ impl Bench {
     }
 
     /// The whole claim about a client of the mirror: it works unchanged where its host may be
-    /// reached, looked into or not, and is told soon where it may not. `words` are what it prints
-    /// on success and `complaints` what it may say when it is refused.
-    pub(super) async fn proves(&self, words: &str, complaints: &[&str]) {
+    /// reached, looked into or not, and is told soon where its host or its request is refused.
+    /// `words` are what it prints on success, `unknown` what it says of a host that is refused and
+    /// `forbidden` of a request.
+    pub(super) async fn proves(&self, words: &str, unknown: &str, forbidden: &str) {
         for way in [Way::Through, Way::Inspected] {
             let before = self.asked();
             let told = self.run(way).await;
@@ -216,19 +249,22 @@ impl Bench {
             assert_eq!(read > 0, way == Way::Inspected, "{way:?}: {told}");
         }
         let before = self.asked();
-        self.run(Way::Denied).await.failed_soon(complaints);
+        self.run(Way::Denied).await.failed_soon(unknown);
+        self.run(Way::Forbidden).await.failed_soon(forbidden);
         assert_eq!(self.asked(), before, "a refused request arrived");
     }
 
-    /// The same claim about a client of another server, which nobody looks into anyway; what it
-    /// printed each time it was let out.
-    pub(super) async fn proves_elsewhere(&self, words: &str, complaints: &[&str]) -> [String; 2] {
-        let told = [self.run(Way::Through).await, self.run(Way::Inspected).await];
-        for told in &told {
+    /// The same claim about a client of another server: it works each of these ways, and is told
+    /// soon where its host is refused. What it printed each time it was let out.
+    pub(super) async fn proves_elsewhere(&self, ways: &[Way], words: &str, unknown: &str) -> Vec<String> {
+        let mut outputs = Vec::new();
+        for way in ways {
+            let told = self.run(*way).await;
             told.succeeded(words);
+            outputs.push(told.output);
         }
-        self.run(Way::Denied).await.failed_soon(complaints);
-        told.map(|told| told.output)
+        self.run(Way::Denied).await.failed_soon(unknown);
+        outputs
     }
 
     /// Requests that came to the mirror, but for those for the test's own tools.
@@ -246,16 +282,13 @@ impl Told {
         assert!(self.output.contains(words), "no '{words}': {self}");
     }
 
-    /// Fails the test unless the commands failed within [`SOON`] and said one of these.
+    /// Fails the test unless the commands failed within [`SOON`] and said so in these words.
     #[track_caller]
-    pub(super) fn failed_soon(&self, complaints: &[&str]) {
+    fn failed_soon(&self, complaint: &str) {
         assert_ne!(self.code, 0, "{self}");
         assert!(self.seconds < SOON.as_secs_f64(), "{} s: {self}", self.seconds);
-        assert!(
-            complaints.iter().any(|words| self.output.contains(words)),
-            "none of {complaints:?}: {self}"
-        );
-        println!("refused after {:.1} s", self.seconds);
+        assert!(self.output.contains(complaint), "no '{complaint}': {self}");
+        println!("REFUSED after {:.1} s with '{complaint}'", self.seconds);
     }
 }
 

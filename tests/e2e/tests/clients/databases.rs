@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 use stockade_origins::TestAuthority;
 
-use super::bench::{Bench, need};
+use super::bench::{BOTH, Bench, Plan, need};
 use crate::support::{free_port, installation::is_root, reachable};
 
 /// A server of the operating system's packages on loopback. Ended when dropped.
@@ -128,11 +128,19 @@ done"
     );
     let rule = json!({ "verdict": "allow", "hosts": ["db.example.com"], "ports": [port], "protocols": ["postgres"] });
     let files = [("database.pem", authority.pem())];
-    let bench = Bench::with(&commands, &["db.example.com"], &[rule], &files).await;
+    let bench = Bench::of(Plan {
+        commands: &commands,
+        names: &["db.example.com"],
+        rules: &[rule],
+        files: &files,
+        ..Plan::default()
+    })
+    .await;
     let outputs = bench
         .proves_elsewhere(
+            &BOTH,
             "REACHED in mode verify-full, tls true",
-            &["could not translate host name"],
+            "could not translate host name",
         )
         .await;
     for output in outputs {
@@ -170,6 +178,15 @@ async fn redis() {
         "redis-cli -h cache.example.com -p {port} --raw set word REACHED; redis-cli -h cache.example.com -p {port} --raw get word"
     );
     let rule = json!({ "verdict": "allow", "hosts": ["cache.example.com"], "ports": [port], "protocols": ["tcp"] });
-    let bench = Bench::with(&commands, &["cache.example.com"], &[rule], &[]).await;
-    bench.proves_elsewhere("REACHED", &["Could not connect to Redis"]).await;
+    let bench = Bench::of(Plan {
+        commands: &commands,
+        names: &["cache.example.com"],
+        rules: &[rule],
+        files: &[],
+        ..Plan::default()
+    })
+    .await;
+    bench
+        .proves_elsewhere(&BOTH, "REACHED", "Could not connect to Redis")
+        .await;
 }

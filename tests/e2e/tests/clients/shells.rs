@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::json;
 
-use super::bench::{Bench, need};
+use super::bench::{BOTH, Bench, Plan, need};
 use crate::support::{free_port, installation::is_root, reachable};
 
 /// Debian's sshd on loopback, for the user of the tests. Killed when dropped.
@@ -91,9 +91,16 @@ install -m 600 client.key ~/.ssh/id_ed25519; USER={}; SSH_PORT={port}; FILES={}\
     let rule = json!({ "verdict": "allow", "hosts": ["ssh.example.com"], "ports": [port], "protocols": ["ssh"] });
     let files = [("host.pub", sshd.read("host.pub")), ("client.key", sshd.read("client"))];
     let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
-    let bench = Bench::with(&setup, &["ssh.example.com"], &[rule], &files).await;
+    let bench = Bench::of(Plan {
+        commands: &setup,
+        names: &["ssh.example.com"],
+        rules: &[rule],
+        files: &files,
+        ..Plan::default()
+    })
+    .await;
     bench
-        .proves_elsewhere(words, &["Could not resolve hostname ssh.example.com"])
+        .proves_elsewhere(&BOTH, words, "Could not resolve hostname ssh.example.com")
         .await;
 }
 
@@ -127,7 +134,13 @@ async fn git_over_ssh() {
     repo.write("file", "REACHED by git over ssh\n");
     repo.commit("first");
     let commands = "git clone --quiet ssh://$USER@ssh.example.com:$SSH_PORT$FILES/work cloned; cat cloned/file
-cd cloned; git -c user.name=a -c user.email=a@b commit --quiet --allow-empty -m more; git push --quiet origin HEAD:refs/heads/more";
+cd cloned; git -c user.name=a -c user.email=a@b commit --quiet --allow-empty -m more; git push --quiet origin HEAD:refs/heads/more-$$";
     works(&sshd, commands, "REACHED by git over ssh").await;
-    assert!(repo.git(&["log", "more", "--format=%s"]).starts_with("more"));
+    let pushed = repo.git(&["for-each-ref", "--format=%(subject)", "refs/heads/more-*"]);
+    assert_eq!(
+        pushed,
+        "more
+more",
+        "a push of each run"
+    );
 }
