@@ -153,6 +153,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if steps.iter().any(|step| step.name == "tests" || step.name == "redteam") {
         setup::packages(setup::sandbox())?;
+    }
+    if steps.iter().any(|step| step.name == "tests") {
         setup::packages(setup::CLIENTS)?;
     }
     setup::packages(setup::BASE)?;
