@@ -16,7 +16,7 @@ PYTHONPATH=packages /usr/bin/python3 -c 'import tiny_pack; print(tiny_pack.WORDS
         ..Plan::default()
     })
     .await
-    .proves(WORDS, "Name or service not known", "403 Client Error")
+    .proves(WORDS, "Name or service not known", "No matching distribution found")
     .await;
 }
 
