@@ -24,7 +24,7 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
-/// A program that must be in PATH, the Debian package that brings it, and what needs it.
+/// A program that must be in PATH, or a file with its whole path, the Debian package that brings it, and what needs it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Need {
     pub(crate) program: &'static str,
@@ -87,6 +87,50 @@ pub(crate) const SANDBOX: &[Need] = &[
     need("mmdebstrap", "mmdebstrap", "makes a small Debian for an image"),
 ];
 
+/// The end-to-end tests run these inside sandboxes, as people do, and the servers they talk to.
+pub(crate) const CLIENTS: &[Need] = &[
+    need("curl", "curl", "a client of the end-to-end tests"),
+    need("wget", "wget", "a client of the end-to-end tests"),
+    need("openssl", "openssl", "a client of the end-to-end tests"),
+    need(
+        "/usr/bin/python3",
+        "python3",
+        "a client of the end-to-end tests, and their searches",
+    ),
+    need("/usr/bin/pip3", "python3-pip", "a client of the end-to-end tests"),
+    need(
+        "/usr/lib/python3/dist-packages/requests/__init__.py",
+        "python3-requests",
+        "a client of the end-to-end tests",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/urllib3/__init__.py",
+        "python3-urllib3",
+        "a client of the end-to-end tests",
+    ),
+    need(
+        "/usr/lib/python3/dist-packages/httpx/__init__.py",
+        "python3-httpx",
+        "a client of the end-to-end tests",
+    ),
+    need(
+        "/usr/bin/javac",
+        "default-jdk-headless",
+        "a client of the end-to-end tests",
+    ),
+    need("/usr/bin/go", "golang-go", "a client of the end-to-end tests"),
+    need("/usr/bin/ssh", "openssh-client", "a client of the end-to-end tests"),
+    need(
+        "/usr/sbin/sshd",
+        "openssh-server",
+        "what ssh, scp, sftp and git talk to",
+    ),
+    need("/usr/bin/psql", "postgresql-client", "a client of the end-to-end tests"),
+    need("/usr/bin/pg_ctlcluster", "postgresql", "what psql talks to"),
+    need("/usr/bin/redis-cli", "redis-tools", "a client of the end-to-end tests"),
+    need("/usr/bin/redis-server", "redis-server", "what redis-cli talks to"),
+];
+
 /// The benches compare with these.
 pub(crate) const BENCH: &[Need] = &[
     need("bwrap", "bubblewrap", "the sandbox bench runs it side by side"),
@@ -97,7 +141,7 @@ pub(crate) const BENCH: &[Need] = &[
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut needs = [BASE, AGENTS].concat();
+    let mut needs = [BASE, AGENTS, CLIENTS].concat();
     needs.extend(sandbox());
     if args.bench {
         needs.extend(BENCH);
@@ -113,11 +157,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn dry_run(needs: &[Need], agents: &Agents) {
     for need in needs {
-        let state = if process::in_path(need.program) {
-            "there"
-        } else {
-            "MISSING"
-        };
+        let state = if is_there(need.program) { "there" } else { "MISSING" };
         println!("{state:<8}  {:<8}  {}", need.program, need.purpose);
     }
     let missing = missing(needs);
@@ -133,12 +173,15 @@ fn dry_run(needs: &[Need], agents: &Agents) {
     }
 }
 
+fn is_there(program: &str) -> bool {
+    match program.starts_with('/') {
+        true => Path::new(program).exists(),
+        false => process::in_path(program),
+    }
+}
+
 fn missing(needs: &[Need]) -> Vec<Need> {
-    needs
-        .iter()
-        .copied()
-        .filter(|need| !process::in_path(need.program))
-        .collect()
+    needs.iter().copied().filter(|need| !is_there(need.program)).collect()
 }
 
 fn apt_command(missing: &[Need]) -> String {

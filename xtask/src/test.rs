@@ -154,6 +154,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if steps.iter().any(|step| step.name == "tests" || step.name == "redteam") {
         setup::packages(&setup::sandbox())?;
     }
+    if steps.iter().any(|step| step.name == "tests") {
+        setup::packages(setup::CLIENTS)?;
+    }
     setup::packages(setup::BASE)?;
     table.push(("setup", Ok(Tally::default()), start.elapsed()));
     run_steps(&steps, &context, &mut table);

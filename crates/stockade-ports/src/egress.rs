@@ -66,7 +66,10 @@ pub struct Trust {
     pub authority: String,
     /// The web's authorities and the run's own in PEM, for sandboxes without a list.
     pub bundle: String,
-    /// The same as a Java key store of type JKS; its password is `changeit`.
+    /// The name of the authority in a directory of certificates that OpenSSL reads, like
+    /// `1a2b3c4d` (`openssl x509 -subject_hash`).
+    pub subject_hash: String,
+    /// The bundle as a Java key store of type JKS; its password is `changeit`.
     pub java: Vec<u8>,
 }
 

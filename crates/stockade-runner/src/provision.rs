@@ -58,7 +58,7 @@ impl Runner {
             Some(trust) => Trusting::place(&*sandbox, trust).await?,
             None => Trusting::default(),
         };
-        let trusting = trusting.with(live.variables());
+        let trusting = trusting.impatient().with(live.variables());
         let events = vec![
             NewEvent::new(EventType::SandboxReady, evidence(&facts, &measured, run)),
             NewEvent::new(EventType::RepoReady, repo_ready(&repo, run)),

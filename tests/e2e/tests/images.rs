@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// A registry on loopback, killed when dropped.
-struct Registry {
+pub(crate) struct Registry {
     child: Child,
     address: String,
 }
@@ -30,7 +30,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = free.local_addr().expect("an address").to_string();
         drop(free);
@@ -58,16 +58,17 @@ impl Registry {
         panic!("the registry does not answer");
     }
 
-    /// Puts an image of these programs of the host there; gives its reference with its digest.
-    fn image(&self, dir: &Path, programs: &[&str]) -> String {
-        let script = r#"set -eu; cd "$1"; where=$2; shift 2; rm -rf rootfs oci; mkdir -p rootfs/bin rootfs/etc rootfs/tmp
+    /// Puts an image of these programs of the host there; gives its reference with its digest. `more` are
+    /// commands that change the directory `rootfs` before.
+    pub(crate) fn image(&self, dir: &Path, programs: &[&str], more: &str) -> String {
+        let script = r#"set -eu; cd "$1"; where=$2; more=$3; shift 3; rm -rf rootfs oci; mkdir -p rootfs/bin rootfs/etc rootfs/tmp
             for program; do
                 path=$(readlink -f "$(command -v "$program")"); cp "$path" "rootfs/bin/$program"
                 for library in $(ldd "$path" | grep -o '/[^ ]*'); do
                     mkdir -p "rootfs$(dirname "$library")"; cp -L "$library" "rootfs$library"
                 done
             done
-            echo marker > rootfs/etc/from-image
+            echo marker > rootfs/etc/from-image; eval "$more"
             umoci init --layout oci; umoci new --image oci:t; umoci insert --image oci:t rootfs /
             umoci config --image oci:t --config.env COLOUR=blue
             skopeo copy --insecure-policy --dest-tls-verify=false --digestfile digest oci:oci:t "docker://$where/tools:t"
@@ -76,6 +77,7 @@ impl Registry {
             .args(["-c", script, "sh"])
             .arg(dir)
             .arg(&self.address)
+            .arg(more)
             .args(programs)
             .output()
             .expect("sh");
@@ -113,7 +115,7 @@ async fn a_production_run_works_on_an_image_by_digest() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let registry = Registry::start(dir.path());
-    let whole = registry.image(dir.path(), &["sh", "cat", "git"]);
+    let whole = registry.image(dir.path(), &["sh", "cat", "git"], "");
     let (installation, ran) = told(&whole).await;
     let ran = ran.expect(0);
     for words in [
@@ -127,7 +129,7 @@ async fn a_production_run_works_on_an_image_by_digest() {
     }
     installation.assert_untouched();
 
-    let bare = registry.image(dir.path(), &["sh", "cat"]);
+    let bare = registry.image(dir.path(), &["sh", "cat"], "");
     let (_installation, ran) = told(&bare).await;
     ran.expect(1).says("there is no git in the sandbox");
 

@@ -6,9 +6,12 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
+use tokio_rustls::TlsAcceptor;
+
 use crate::{
     cgi,
-    serve::{Running, Seen, start, status},
+    serve::{Running, Seen, start_over, status},
+    tls::TestAuthority,
 };
 
 /// Who may come in.
@@ -45,8 +48,30 @@ impl GitServer {
     ///
     /// When no port can be had.
     pub async fn start(root: &Path, credential: Option<Credential>) -> std::io::Result<Self> {
+        Self::start_over(None, root, credential).await
+    }
+
+    /// The same over TLS, with a certificate of that authority for these names.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be had.
+    pub async fn start_tls(
+        authority: &TestAuthority,
+        names: &[&str],
+        root: &Path,
+        credential: Option<Credential>,
+    ) -> std::io::Result<Self> {
+        Self::start_over(Some(authority.acceptor(names)), root, credential).await
+    }
+
+    async fn start_over(
+        tls: Option<TlsAcceptor>,
+        root: &Path,
+        credential: Option<Credential>,
+    ) -> std::io::Result<Self> {
         let own = root.to_owned();
-        let running = start(move |request: Request<Bytes>| {
+        let running = start_over(tls, move |request: Request<Bytes>| {
             let (root, credential) = (own.clone(), credential.clone());
             async move {
                 if let Some(credential) = &credential
@@ -65,7 +90,12 @@ impl GitServer {
         })
     }
 
-    /// `http://127.0.0.1:port`.
+    /// Its port of loopback.
+    pub fn port(&self) -> u16 {
+        self.running.address.port()
+    }
+
+    /// `http://127.0.0.1:port`, of a server without TLS.
     pub fn origin(&self) -> String {
         format!("http://{}", self.running.address)
     }

@@ -10,9 +10,20 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, task::JoinSet};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::tls::HTTP2;
 
 /// A request that reached a server, whole.
 #[derive(Debug, Clone)]
@@ -63,6 +74,15 @@ where
     F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Response<Bytes>> + Send + 'static,
 {
+    start_over(None, answer).await
+}
+
+/// The same over TLS, where there is something to accept it with: HTTP/2 for who asks for it.
+pub(crate) async fn start_over<F, A>(tls: Option<TlsAcceptor>, answer: F) -> std::io::Result<Running>
+where
+    F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response<Bytes>> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let log = Log::default();
@@ -71,19 +91,42 @@ where
         let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
             while connections.try_join_next().is_some() {}
-            let (answer, log) = (answer.clone(), own.clone());
+            let (answer, log, tls) = (answer.clone(), own.clone(), tls.clone());
             connections.spawn(async move {
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let (answer, log) = (answer.clone(), log.clone());
-                    async move { Ok::<_, Infallible>(one(request, answer, log).await) }
-                });
-                let _ = http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
+                match tls {
+                    None => converse(stream, false, answer, log).await,
+                    Some(tls) => {
+                        if let Ok(stream) = tls.accept(stream).await {
+                            let http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+                            converse(stream, http2, answer, log).await;
+                        }
+                    }
+                }
             });
         }
     });
     Ok(Running { address, log, task })
+}
+
+/// Serves one connection to its end.
+async fn converse<S, F, A>(stream: S, http2: bool, answer: F, log: Log)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn(Request<Bytes>) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response<Bytes>> + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (answer, log) = (answer.clone(), log.clone());
+        async move { Ok::<_, Infallible>(one(request, answer, log).await) }
+    });
+    let stream = TokioIo::new(stream);
+    // A connection that breaks is the client's affair.
+    let _ = if http2 {
+        let builder = http2::Builder::new(TokioExecutor::new());
+        builder.serve_connection(stream, service).await
+    } else {
+        http1::Builder::new().serve_connection(stream, service).await
+    };
 }
 
 async fn one<F, A>(request: Request<Incoming>, answer: F, log: Log) -> Response<Full<Bytes>>

@@ -27,7 +27,10 @@ use stockade_domain::RunId;
 use stockade_policy::Host;
 use zeroize::Zeroize;
 
-use super::{Alpn, provider};
+use super::{
+    Alpn, provider,
+    subject::{COMMON_NAME, ORGANIZATION_NAME, subject_hash},
+};
 
 /// How long the authority itself is valid; no run lasts so long.
 const AUTHORITY: Duration = Duration::from_hours(30 * 24);
@@ -42,8 +45,13 @@ const KEPT: usize = 512;
 /// Sessions that clients may resume.
 const SESSIONS: usize = 256;
 
+/// What every name of this program's begins with.
+const ORGANIZATION: &str = "Stockade";
+
 /// The authority of one run and the certificates it has signed.
 pub(crate) struct Authority {
+    /// Its own name, beside the organization.
+    common: String,
     issuer: Issuer<'static, RunKey>,
     certificate: Certificate,
     /// The key of every server certificate of the run.
@@ -80,7 +88,8 @@ impl Authority {
     pub(crate) fn new(run: RunId) -> Result<Self, Unsigned> {
         let key = RunKey::generate()?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = named(&format!("Stockade run {run}"));
+        let common = format!("Stockade run {run}");
+        params.distinguished_name = named(&common);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         valid(&mut params, SystemTime::now(), AUTHORITY);
@@ -89,6 +98,7 @@ impl Authority {
         let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf.0.serialized_der()));
         Ok(Self {
             signer: any_ecdsa_type(&der)?,
+            common,
             issuer: Issuer::new(params, key),
             certificate,
             leaf,
@@ -105,6 +115,11 @@ impl Authority {
     /// The same in PEM.
     pub(crate) fn pem(&self) -> String {
         self.certificate.pem()
+    }
+
+    /// Its name in a directory of certificates that OpenSSL reads.
+    pub(crate) fn subject_hash(&self) -> String {
+        subject_hash(&[(ORGANIZATION_NAME, ORGANIZATION), (COMMON_NAME, &self.common)])
     }
 
     /// What to be a server of this name with. The certificate is for this name alone.
@@ -169,7 +184,7 @@ impl fmt::Debug for Authority {
 
 fn named(common: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    name.push(DnType::OrganizationName, "Stockade");
+    name.push(DnType::OrganizationName, ORGANIZATION);
     name.push(DnType::CommonName, common);
     name
 }

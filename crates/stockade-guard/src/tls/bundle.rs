@@ -25,6 +25,7 @@ pub(super) fn trust(authority: &Authority) -> Trust {
     Trust {
         authority: own,
         bundle,
+        subject_hash: authority.subject_hash(),
         java: key_store(&all),
     }
 }

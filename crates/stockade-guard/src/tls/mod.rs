@@ -6,6 +6,7 @@ mod hello;
 mod inspect;
 mod outward;
 mod rewound;
+mod subject;
 
 use std::sync::{Arc, LazyLock};
 

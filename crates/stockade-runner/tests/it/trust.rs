@@ -15,6 +15,7 @@ fn trust() -> Trust {
     Trust {
         authority: "-----BEGIN CERTIFICATE-----\nthe run's\n-----END CERTIFICATE-----\n".to_owned(),
         bundle: "-----BEGIN CERTIFICATE-----\nthe web's and the run's\n".to_owned(),
+        subject_hash: "1a2b3c4d".to_owned(),
         java: vec![0xfe, 0xed],
     }
 }

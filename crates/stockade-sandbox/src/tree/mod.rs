@@ -10,6 +10,7 @@
 //!   d/tmp …            /tmp, /var/tmp, /home/agent, /dev/shm; the sandbox's user owns them
 //!   w/upper, w/work    the writable layer of /workspace
 //!   w/merged           /workspace: that layer over the directory of the host
+//!   t/…                certificate lists of the system that a run may add to
 //!   l/…                the directories of the host that overlays are made of
 //! ```
 //!
@@ -36,7 +37,7 @@ use self::mounts::{attach, bind, directory, give, overlay, read_only, tmpfs};
 use crate::{
     copy::copy_tree,
     failure::{Failure, Step},
-    native::launch::{mountapi, sources},
+    native::launch::{lists, mountapi, sources},
 };
 
 /// Writable directories: below `d/`, inside, whether programs may run from it, mode.
@@ -85,7 +86,7 @@ pub(crate) struct Tree {
     /// The whole root with everything read-only in it. A runtime that takes a root takes
     /// this and [`Tree::writable`].
     pub(crate) root: PathBuf,
-    /// Writable directories and where they belong.
+    /// Writable directories and where they belong, a directory before those in it.
     pub(crate) writable: Vec<Bind>,
     /// The read-only directories of [`Tree::root`] once more, for a runtime that has a root of
     /// its own; links of the root (`/bin` to `usr/bin`) are the runtime's to make then.
@@ -128,6 +129,7 @@ impl TreePlan {
             root::Opened::Host(etc) => root::host(etc, &self.base)?,
             root::Opened::Layers(layers) => root::layers(&layers)?,
         };
+        let lists = lists::open(if self.has_layers() { "r" } else { "l" }, None, Some(self.owner))?;
         let places = [
             (given.guest, "run", "/run/stockade"),
             (given.base_git, "base.git", "/run/stockade/base.git"),
@@ -154,6 +156,9 @@ impl TreePlan {
             }
             writable.push(self.bind(&from, target, exec));
         }
+        for list in lists {
+            writable.push(self.bind(&list.mounted, &format!("/{}", list.place), false));
+        }
         bind("r", "r", MsFlags::MS_REC)?;
         mountapi::restrict_one("r", mountapi::RDONLY | mountapi::NOSUID | mountapi::NODEV)
             .step("make the root read-only")?;
@@ -162,6 +167,10 @@ impl TreePlan {
             writable,
             shown,
         })
+    }
+
+    fn has_layers(&self) -> bool {
+        matches!(self.root, Root::Layers(_))
     }
 
     fn bind(&self, source: &str, target: &str, exec: bool) -> Bind {

@@ -127,7 +127,13 @@ impl SandboxHandle for Handle {
     }
 
     async fn write_file(&self, path: &str, content: Bytes, mode: u32) -> Result<(), SandboxError> {
-        write(&self.real(path)?, &content, mode).map_err(failed("writing", path))
+        let real = self.real(path)?;
+        if !real.starts_with(&self.0.dir) {
+            // Other backends show the host's files read-only; here they are the host's own.
+            let why = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+            return Err(failed("writing", path)(why));
+        }
+        write(&real, &content, mode).map_err(failed("writing", path))
     }
 
     async fn download(&self, path: &str, limit: u64) -> Result<Download, SandboxError> {

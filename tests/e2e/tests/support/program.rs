@@ -41,6 +41,12 @@ pub(crate) fn docker() -> String {
         .expect("no Docker daemon: use `cargo xtask test` or `cargo xtask docker COMMAND`")
 }
 
+/// The cargo that runs the tests.
+pub(crate) fn cargo_program() -> PathBuf {
+    let path = std::env::var_os("CARGO").expect("run the tests with cargo, which says where it is");
+    std::fs::canonicalize(path).expect("cargo is where it says")
+}
+
 /// Where Claude Code, Codex and OpenCode are installed. A test that needs them fails without them.
 pub(crate) fn agents_dir() -> PathBuf {
     let dir = std::env::var_os("STOCKADE_AGENTS_DIR").map(PathBuf::from).unwrap_or_else(|| {

@@ -11,6 +11,7 @@ mod confine;
 mod explain;
 pub(crate) mod image;
 mod launcher;
+pub(crate) mod lists;
 pub(crate) mod mountapi;
 pub(crate) mod rootfs;
 mod sabotage;

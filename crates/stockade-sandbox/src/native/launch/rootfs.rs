@@ -26,7 +26,7 @@ use nix::{
 };
 
 use super::{
-    image,
+    image, lists,
     mountapi::{self, NODEV, NOEXEC, NOSUID, RDONLY},
     snapshot::note_kind,
     sources::Sources,
@@ -131,6 +131,8 @@ pub(super) fn build(spec: &LaunchSpec, sources: Sources) -> Result<OwnedFd, Fail
     devices()?;
     proc()?;
     attach_sources(&sources, "r")?;
+    // The host's settings are in an overlay already; a second one over it would stack three deep.
+    lists::open(if sources.etc.is_some() { "l" } else { "r" }, Some("r"), None)?;
     if spec.warm {
         bind_one(".", &format!("r{STAGE}"))?;
     } else {
@@ -334,7 +336,7 @@ fn attach_sources(sources: &Sources, root: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) fn overlay(target: &str, flags: MsFlags, options: &str) -> Result<(), Failure> {
+pub(crate) fn overlay(target: &str, flags: MsFlags, options: &str) -> Result<(), Failure> {
     let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let options = format!("{options},userxattr");
     mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_str()))
