@@ -117,6 +117,7 @@ fn lines(event: &Event) -> Vec<String> {
             &style::good("▸"),
             &format!("no longer revoked: {}", short(data, "hosts")),
         )),
+        T::ActionSettled if text(data, "operation") == "push" => one(pushed(data)),
         T::ActionSettled => match traffic::ended(data) {
             Some(line) => {
                 let sign = if data["outcome"]["error"].is_null() {
@@ -136,7 +137,6 @@ fn lines(event: &Event) -> Vec<String> {
             &style::dim("→"),
             &style::dim(&format!("git: fetches from {}", short(data, "target"))),
         )),
-        T::ActionSettled if text(data, "operation") == "push" => one(pushed(data)),
         // A person's no was shown when it was said.
         T::ActionDenied if data["approval"].is_null() => one(refusal("refused:", data)),
         T::ApprovalDecided => one(decided(data)),
