@@ -136,7 +136,14 @@ pub(crate) const FENCED: &[(&str, &[&str], &str)] = &[
     ("hickory-proto", &["stockade-guard"], "DNS is answered by the guard"),
     (
         "rustls",
-        &["stockade-guard", "stockade-model", "stockade-image", API, "stockade-redteam", "stockade"],
+        &[
+            "stockade-guard",
+            "stockade-model",
+            "stockade-image",
+            API,
+            "stockade-redteam",
+            "stockade",
+        ],
         "TLS ends at the edges; the binary picks the provider; the red team attacks it",
     ),
     (
