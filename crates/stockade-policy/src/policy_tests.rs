@@ -312,7 +312,7 @@ fn an_alias_of_a_name_that_a_rule_denies_is_refused() {
         let action = json!({ "host": "a.example.com", "port": 443, "protocol": "tls", "alias": alias });
         rule_of(&policy, action)
     };
-    assert_eq!(ask("cdn.example.net"), "- barred");
+    assert_eq!(ask("cdn.example.net"), "- env.egress[0]:barred");
     assert_eq!(ask("partly.example.org"), "+ env.custom:a.example.com");
     assert_eq!(ask("cdn.example.org"), "+ env.custom:a.example.com");
 }
