@@ -161,6 +161,6 @@ async fn no_way(handle: &dyn SandboxHandle, path: &str) {
             assert!(known, "{below}: {error}");
         }
     };
-    let done = tokio::time::timeout(std::time::Duration::from_secs(20), all).await;
+    let done = tokio::time::timeout(Duration::from_secs(20), all).await;
     done.unwrap_or_else(|_| panic!("{path} hangs"));
 }
