@@ -18,8 +18,8 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use ring::digest::{SHA256, SHA512, digest};
 use serde_json::json;
+use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::{
     packages::{self, NAME, VERSION, WHEEL},
@@ -97,7 +97,7 @@ fn python(path: &str) -> Option<Response<Bytes>> {
     let file = format!("/simple/files/{WHEEL}");
     match path {
         "/simple/tiny-pack/" => {
-            let hash = hex(digest(&SHA256, &packages::wheel()).as_ref());
+            let hash = hex(&Sha256::digest(packages::wheel()));
             let page = format!("<!DOCTYPE html><a href=\"{file}#sha256={hash}\">{WHEEL}</a>");
             Some(of("text/html", page))
         }
@@ -110,7 +110,7 @@ fn npm(path: &str, origin: &str) -> Option<Response<Bytes>> {
     let tarball = format!("/npm/{NAME}/-/{NAME}-{VERSION}.tgz");
     match path {
         "/npm/tiny-pack" => {
-            let hash = BASE64_STANDARD.encode(digest(&SHA512, &packages::npm()));
+            let hash = BASE64_STANDARD.encode(Sha512::digest(packages::npm()));
             let version = json!({
                 "name": NAME, "version": VERSION, "main": "index.js",
                 "dist": { "tarball": format!("{origin}{tarball}"), "integrity": format!("sha512-{hash}") },
@@ -131,7 +131,7 @@ fn cargo(path: &str, origin: &str) -> Option<Response<Bytes>> {
             Some(of("application/json", config.to_string()))
         }
         "/index/ti/ny/tiny-pack" => {
-            let hash = hex(digest(&SHA256, &packages::cargo()).as_ref());
+            let hash = hex(&Sha256::digest(packages::cargo()));
             let line = json!({
                 "name": NAME, "vers": VERSION, "deps": [], "cksum": hash, "features": {}, "yanked": false,
             });

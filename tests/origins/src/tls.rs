@@ -5,11 +5,14 @@ use std::sync::Arc;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring::default_provider,
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
 };
-use tokio_rustls::TlsAcceptor;
 
 /// The application protocol HTTP/2 (RFC 9113 3.2).
 pub(crate) const HTTP2: &[u8] = b"h2";
@@ -82,7 +85,7 @@ impl TestAuthority {
         let (leaf, key) = self.leaf(names);
         let chain = vec![leaf.der().clone(), self.certificate.clone()];
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("versions of TLS")
