@@ -49,7 +49,8 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
             .trim_matches('"')
             .as_bytes()
             .to_vec(),
-        text.replace('s', "\\u0073")
+        text.replace('\\', "\\\\")
+            .replace('s', "\\u0073")
             .replace('"', "\\\"")
             .replace('/', "\\/")
             .into_bytes(),
