@@ -86,7 +86,7 @@ where
     let mut first = start.into_bytes();
     first.resize(first.len() + length.min(PIECE), b'x');
     stream.write_all(&first).await.ok()?;
-    let piece = [b'x'; PIECE];
+    let piece = vec![b'x'; PIECE];
     let mut left = length.saturating_sub(PIECE);
     while left > 0 {
         let now = left.min(PIECE);
