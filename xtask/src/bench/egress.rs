@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -17,7 +18,7 @@ use super::{
     report::Report,
     stats::percentile,
 };
-use crate::setup;
+use crate::{process, setup};
 
 const HELPER: Helper = Helper {
     package: "stockade-guard",
@@ -30,6 +31,8 @@ const PASSED: &str = "Guard, passed through";
 const INSPECTED: &str = "Guard, inspected";
 /// How long a proxy may take to listen.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one that was asked to stop may take.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(context: &Context) -> Result<Report> {
     setup::packages(setup::BENCH)?;
@@ -93,10 +96,14 @@ impl Proxy {
             let (dir, mut command) = (dir.display(), Command::new("squid"));
             let config = format!(
                 "http_port {address}\nhttp_access allow all\ncache deny all\ncache_mem 8 MB\naccess_log none\n\
-                 cache_log {dir}/cache.log\ncache_store_log none\npid_filename {dir}/squid.pid\ncoredump_dir {dir}\n\
-                 shutdown_lifetime 0 seconds\ncache_effective_user root\nnetdb_filename none\npinger_enable off\n"
+                 cache_log {dir}/cache.log\ncache_store_log none\npid_filename none\ncoredump_dir {dir}\n\
+                 shutdown_lifetime 0 seconds\nnetdb_filename none\npinger_enable off\n"
             );
-            command.args(["-N", "-f"]);
+            // Its shared memory goes by the name of its service.
+            command
+                .args(["-N", "-n"])
+                .arg(format!("bench{}", std::process::id()))
+                .arg("-f");
             (config, command)
         })
     }
@@ -116,6 +123,8 @@ impl Proxy {
     fn start(name: &'static str, say: impl FnOnce(&Path, SocketAddr) -> (String, Command)) -> Result<Self> {
         let dir = std::env::temp_dir().join(format!("stockade-bench-{name}-{}", std::process::id()));
         fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        // squid gives up being root.
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777))?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let (config, mut command) = say(&dir, address);
         let path = dir.join("config");
@@ -150,6 +159,12 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        // Asked first: what is killed leaves its shared memory behind.
+        let _ = process::capture(Command::new("kill").args(["-TERM", &self.child.id().to_string()]));
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < FAREWELL {
+            thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.dir);

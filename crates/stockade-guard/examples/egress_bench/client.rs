@@ -29,7 +29,7 @@ const COUNTED: Duration = Duration::from_secs(4);
 /// Bytes of the one stream.
 const STREAM: usize = 256 << 20;
 /// Connections of each sandbox in the crowd.
-const EACH: usize = 10;
+pub(crate) const EACH: usize = 10;
 
 /// How the client gets to the server.
 pub(crate) enum Way {
@@ -73,8 +73,9 @@ impl Figures {
     pub(crate) fn crowd(&mut self, memory: &Value) {
         let (before, after) = (&memory["before_kib"], &memory["resident_kib"]);
         self.notes.push(format!(
-            "1,000 sandboxes with {EACH} connections each ({} open): the Guard's process has {after} KiB resident, {before} KiB before",
-            memory["connected"]
+            "{} sandboxes with {EACH} connections each (as many of 1,000 as the limit on descriptors allows), all open after a request: the \
+             Guard's process has {after} KiB resident, {before} KiB before",
+            memory["connected"].as_u64().unwrap_or(0) / EACH as u64
         ));
     }
 

@@ -17,7 +17,7 @@ use stockade_guard::Origin;
 use stockade_ports::{Boundary, Egress as _, EgressSession};
 use tokio::{net::TcpStream, runtime::Runtime};
 
-use crate::{ORIGIN, PASSED, asked, namespace, session::Installation, tell};
+use crate::{ORIGIN, PASSED, asked, client::EACH, namespace, session::Installation, tell};
 
 /// One run in a network namespace.
 pub(crate) fn serve(root: &str) {
@@ -42,7 +42,9 @@ pub(crate) fn serve(root: &str) {
 
 /// Very many runs, each with its sockets on loopback; tells what memory they take.
 pub(crate) fn crowd(root: &str, sessions: usize) {
-    raise_limit();
+    // Two sockets each, and two for every connection; the store and the runtime have some too.
+    let room = (raise_limit() - 600) / (2 + 2 * EACH as u64);
+    let sessions = sessions.min(usize::try_from(room).expect("a number"));
     let dir = tempfile::tempdir().expect("a directory");
     let runtime = runtime();
     let before = std::cell::Cell::new(0);
@@ -150,13 +152,17 @@ fn resident() -> u64 {
     number.and_then(|number| number.parse().ok()).expect("a size")
 }
 
-/// As many descriptors as the host lets a process have.
-pub(crate) fn raise_limit() {
-    let limit = libc::rlimit {
-        rlim_cur: 1 << 17,
-        rlim_max: 1 << 17,
+/// As many descriptors as the host lets a process have (setrlimit(2)); how many that is.
+pub(crate) fn raise_limit() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
     };
-    // SAFETY: the struct lives as long as the call.
-    let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-    assert_eq!(done, 0, "more descriptors: {}", io::Error::last_os_error());
+    // SAFETY: the struct lives as long as both calls.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+    }
+    limit.rlim_cur
 }

@@ -24,8 +24,10 @@ pub(crate) fn boundary() -> (String, Boundary) {
         let tcp = tcp4.local_addr().expect("an address").port();
         let udp = dns4.local_addr().expect("an address").port();
         nft(&format!(
-            "table ip bench {{ chain out {{ type nat hook output priority -100;
-             ip protocol tcp redirect to :{tcp}; udp dport 53 redirect to :{udp}; }} }}"
+            "add table ip bench\n\
+             add chain ip bench out {{ type nat hook output priority -100; }}\n\
+             add rule ip bench out ip protocol tcp redirect to :{tcp}\n\
+             add rule ip bench out udp dport 53 redirect to :{udp}\n"
         ));
         let namespace = File::open("/proc/thread-self/ns/net").expect("a namespace");
         let boundary = Boundary {
