@@ -131,11 +131,11 @@ pub(crate) struct RunTask {
     /// Keep the sandbox's writable layer at the end
     #[arg(long)]
     pub(crate) keep_snapshot: bool,
-    #[command(flatten)]
-    pub(crate) publish: Publish,
     /// Start it and return; needs a running `stockade up`
     #[arg(long)]
     pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) publish: Publish,
 }
 
 /// What becomes of the change on the server that the repository came from.
