@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use http::{Request, header::CONTENT_LENGTH};
-use stockade_domain::{Amounts, Outcome, Verdict};
+use stockade_domain::{Outcome, Verdict};
 use stockade_gate::{Admitted, kind};
 use stockade_policy::{Fault, Host};
-use tokio::sync::oneshot;
 
 use crate::{
     ask,
@@ -47,41 +46,18 @@ pub(crate) async fn judge<B>(
     }
     let action = line.action();
     let asked = action.clone();
-    let Ok(place) = Arc::clone(&session.waiting).try_acquire_owned() else {
+    let Ok(_place) = session.waiting.try_acquire() else {
         return Err(session.refuse(ask::faulty(action, Fault::TooManyWaiting)).await);
     };
-    // In a task of its own: a client that goes away must not interrupt the transaction that
-    // admits its request.
-    let (mut tell, told) = oneshot::channel();
-    let own = Arc::clone(session);
-    session.tasks.spawn(async move {
-        let passed = tokio::select! {
-            passed = own.gate.pass(&own.scope, action, Amounts::ZERO) => passed,
-            () = tell.closed() => return,
-            () = own.stop.cancelled() => return,
-        };
-        drop(place);
-        let passed = passed.map_err(|refusal| Denial::from(&refusal));
-        if let Err(Ok(admitted)) = tell.send(passed) {
-            let error = "the client went away".to_owned();
-            settle(admitted, Outcome::Failed { error }, serde_json::json!({})).await;
-        }
-    });
-    match told.await {
-        Ok(Ok(admitted)) if admitted.action() == &asked => Ok(Granted::Held(Box::new(admitted))),
-        Ok(Ok(admitted)) => {
-            let error = "a request cannot be edited; approve or reject it as it is".to_owned();
-            let reason = error.clone();
-            settle(admitted, Outcome::Failed { error }, serde_json::json!({})).await;
-            let rule = verdict.rule;
-            Err(Denial { rule, reason })
-        }
-        Ok(Err(denial)) => Err(denial),
-        Err(_) => Err(Denial {
-            rule: "stockade.gone".to_owned(),
-            reason: "the sandbox ended before a person decided".to_owned(),
-        }),
+    let admitted = session.passage().pass::<kind::Egress>(action).await?;
+    if admitted.action() == &asked {
+        return Ok(Granted::Held(Box::new(admitted)));
     }
+    let reason = "a request cannot be edited; approve or reject it as it is".to_owned();
+    let error = reason.clone();
+    settle(admitted, Outcome::Failed { error }, serde_json::json!({})).await;
+    let rule = verdict.rule;
+    Err(Denial { rule, reason })
 }
 
 /// A request as rules see it.

@@ -4,8 +4,9 @@
 //! while one commit was under way is done in the next transaction together, each change in a
 //! savepoint of its own, and nobody hears of a change before the commit that has it.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, panic::AssertUnwindSafe, pin::Pin};
 
+use futures::FutureExt as _;
 use sqlx::{SqliteConnection, SqlitePool};
 use stockade_ports::StoreError;
 use tokio::sync::{mpsc, oneshot};
@@ -104,6 +105,10 @@ fn again(error: &StoreError) -> StoreError {
     }
 }
 
+fn panicked() -> StoreError {
+    StoreError::Unavailable("a change panicked, and those beside it were undone".to_owned())
+}
+
 fn gone() -> StoreError {
     StoreError::Unavailable("its writer has ended".to_owned())
 }
@@ -111,7 +116,9 @@ fn gone() -> StoreError {
 async fn serve(pool: SqlitePool, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     while let Some(first) = jobs.recv().await {
         let mut told = Vec::new();
-        let committed = together(&pool, first, &mut jobs, &mut told).await;
+        // A change that panics loses its transaction, not the writer.
+        let done = AssertUnwindSafe(together(&pool, first, &mut jobs, &mut told));
+        let committed = done.catch_unwind().await.unwrap_or_else(|_| Err(panicked()));
         for tell in told {
             tell(committed.as_ref().map_err(again).copied());
         }
@@ -159,4 +166,36 @@ async fn apart(tx: &mut SqliteConnection, job: Box<dyn Job>, told: &mut Vec<Tell
 
 async fn say(tx: &mut SqliteConnection, words: &'static str) -> Result<(), StoreError> {
     sqlx::query(words).execute(tx).await.map_err(store_error).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::SqliteStore;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_change_that_panics_is_undone_and_the_writer_goes_on() {
+        let place = tempfile::tempdir().expect("a directory");
+        let store = SqliteStore::open(place.path().join("stockade.db"))
+            .await
+            .expect("a store");
+        let insert = "INSERT INTO tasks (id, team, created_at, body) VALUES ('a', 'b', 1, 'c')";
+        let panics = store.queue.change::<(), _>(move |db| {
+            Box::pin(async move {
+                say(db, insert).await?;
+                panic!("on purpose")
+            })
+        });
+        assert!(matches!(panics.await, Err(StoreError::Unavailable(_))));
+        // The same row again: it would not go in beside the first.
+        let again = store
+            .queue
+            .change(move |db| Box::pin(async move { say(db, insert).await }));
+        let again = tokio::time::timeout(Duration::from_secs(10), again).await;
+        again
+            .expect("the writer is there")
+            .expect("nothing of the first was kept");
+    }
 }
